@@ -1,0 +1,39 @@
+# The book's commands. `make book` and `make test` set up what they need and do nothing twice.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: book test test-all lint format lock clean
+
+book: $(READY)
+	@$(RUN) -m rlhf_utils.book build
+
+test: book
+	$(RUN) -m pytest
+
+test-all: book
+	$(RUN) -m pytest -m ''
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+# What the pinned requirements resolved to in this environment, without the project itself.
+lock: $(READY)
+	$(RUN) -m pip freeze --exclude-editable --exclude rlhf_utils > requirements.lock.txt
+
+# The environment and the lessons' kept outputs stay: `rm -rf .venv _build` takes those as well.
+clean:
+	rm -rf _build/html _build/attempt _build/jupyter_execute _build/lessons.json .pytest_cache .ruff_cache
+
+# Made anew when the requirements or the project's metadata change, and only then.
+$(READY): requirements.txt pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(READY)

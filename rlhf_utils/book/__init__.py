@@ -1,0 +1,25 @@
+"""The book's machinery: a Sphinx extension and the command ``python -m rlhf_utils.book``.
+
+Listed in ``_config.yml`` as the Sphinx extension ``rlhf_utils.book``. Nothing heavy is imported here: the
+build command has to notice within a second or two that there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register figures, mathematics, the execution cache and the site's settings with Sphinx."""
+    from rlhf_utils.book import execution, figures, mathematics, site
+
+    # The kernels that run the lessons inherit it: `show` then writes figures for the page.
+    os.environ["RLHF_UTILS_BOOK"] = "1"
+    for part in (execution, figures, mathematics, site):
+        part.register(app)
+    # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
+    return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}

@@ -1,0 +1,96 @@
+"""How the lessons run: where their outputs are kept, and when kept outputs are no longer those of this code.
+
+jupyter-cache recognises a notebook by its cells alone, so a changed package would go unnoticed. Its folder's
+name therefore holds a hash of all that the lessons' results depend on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+from docutils import nodes
+
+from rlhf_utils.book.sources import PACKAGE, digest, files_below
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
+
+CACHE = ".jupyter_cache"
+# What the lessons don't use: the book's machinery and the command line.
+_APART = ("book", "cli", "cli.py", "__main__.py")
+TIMES = "lessons.json"
+
+
+def execution_hash(root: Path, package: Path = PACKAGE) -> str:
+    """Hash of what the results of a lesson depend on besides its own cells.
+
+    A module enters as its syntax tree without docstrings, other files of the package (data) as their bytes.
+    """
+    # Late, since it brings torch along.
+    from rlhf_utils.artifacts import source_hash
+
+    paths = [p for p in files_below(package) if p.relative_to(package).parts[0] not in _APART]
+    lines = [f"{p.relative_to(package).as_posix()} {source_hash(p)}" for p in paths if p.suffix != ".pyc"]
+    # Lessons may show what an experiment left behind; its scripts don't matter, its results do.
+    data = [p for p in files_below(root / "experiments") if p.suffix not in (".py", ".md")]
+    for path in [root / "requirements.txt", *data]:
+        if path.exists():
+            lines.append(f"{path.relative_to(root).as_posix()} {source_hash(path)}")
+    lines.append(".".join(map(str, sys.version_info[:3])))
+    return digest(lines)
+
+
+def _choose_cache(app: Sphinx, config: Config) -> None:
+    root = Path(app.srcdir)
+    config.nb_execution_cache_path = str(root / "_build" / CACHE / execution_hash(root))
+    app.rlhf_started = time.time()  # type: ignore[attr-defined]
+
+
+def _write_executed(app: Sphinx, doctree: nodes.document) -> None:
+    """Write the lesson with its outputs beside the site.
+
+    myst-nb writes it as well, but without any output when they come from the cache. The check for figures
+    that have vanished relies on this file, and so does the download button.
+    """
+    from jupyter_cache import get_cache
+    from myst_nb.core.read import create_nb_reader
+    from myst_nb.sphinx_ import NbMetadataCollector
+
+    env, page = app.env, app.env.docname
+    if NbMetadataCollector.get_exec_data(env, page) is None:
+        return
+    source = Path(env.doc2path(page))
+    text = source.read_text(encoding="utf8")
+    reader = create_nb_reader(str(source), env.myst_config, env.mystnb_config, text)
+    cache = get_cache(env.mystnb_config.execution_cache_path)
+    _, notebook = cache.merge_match_into_notebook(reader.read(text))
+    target = Path(env.mystnb_config.output_folder) / f"{page}.ipynb"
+    target.write_text(nbformat.writes(notebook), encoding="utf8")
+
+
+def _write_times(app: Sphinx, exception: Exception | None) -> None:
+    """Note how long each lesson took and whether it ran in this build, for the build command to print."""
+    if exception is not None:
+        return
+    from myst_nb.sphinx_ import NbMetadataCollector
+
+    rows = {}
+    for page, data in sorted(NbMetadataCollector.get_doc_data(app.env).items()):
+        if run := data.get("exec_data"):
+            fresh = run["mtime"] >= app.rlhf_started  # type: ignore[attr-defined]
+            rows[page] = {"seconds": run["runtime"], "fresh": fresh}
+    path = Path(app.outdir).parent / TIMES
+    path.write_text(json.dumps(rows, indent=1), encoding="utf8")
+
+
+def register(app: Sphinx) -> None:
+    """Register the choice of the cache and the record of times with Sphinx."""
+    app.connect("config-inited", _choose_cache)
+    app.connect("doctree-read", _write_executed)
+    app.connect("build-finished", _write_times)

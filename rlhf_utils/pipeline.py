@@ -1,0 +1,333 @@
+"""The chain from a base model to an aligned policy; each link is made once and kept as an artefact."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf_utils import artifacts
+from rlhf_utils.artifacts import code_hash, get_or_make, make_key, text_hash
+from rlhf_utils.evaluation import Evaluation, evaluate
+from rlhf_utils.models import RewardModel
+from rlhf_utils.ppo import PPOConfig, PPOResult, ScoreScale, train_ppo
+from rlhf_utils.preferences import (
+    Preference,
+    PreferenceConfig,
+    annotate,
+    chosen_rejected,
+    from_labels,
+    sample_pairs,
+)
+from rlhf_utils.reward import (
+    Reward,
+    RewardConfig,
+    RewardResult,
+    best_threshold,
+    model_reward,
+    pair_accuracy,
+    score_texts,
+    text_reward,
+    train_reward_model,
+)
+from rlhf_utils.runtime import pick_device, seed_everything
+from rlhf_utils.sft import SFTConfig, SFTResult, train_sft
+from rlhf_utils.tasks import Task, load_task
+from rlhf_utils.training import TrainingError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of all stages."""
+
+    sft: SFTConfig
+    preferences: PreferenceConfig
+    reward: RewardConfig
+    ppo: PPOConfig
+
+    def with_seed(self, seed: int) -> Settings:
+        """The same with another seed in every stage."""
+        return Settings(*(replace(stage, seed=seed) for stage in (self.sft, self.preferences, self.reward, self.ppo)))
+
+
+def default_settings(task: Task) -> Settings:
+    """Settings that suit a task and the size of its base model."""
+    if task.name == "tiny":
+        return Settings(SFTConfig(), PreferenceConfig(), RewardConfig(), PPOConfig())
+    pairs = PreferenceConfig(pairs=12_000, held_out_pairs=1000)
+    ppo = PPOConfig(learning_rate=3e-4)
+    if sum(p.numel() for p in task.load_base_model().parameters()) < 20_000_000:
+        # A model from nothing: high rates, and a quarter of the rows for SFT, since the softmax over GPT-2's 50,257
+        # tokens would otherwise take most of the time.
+        sft = SFTConfig(epochs=1.0, batch_size=32, learning_rate=2e-3, max_texts=16_000)
+        return Settings(sft, pairs, RewardConfig(epochs=2, batch_size=64, learning_rate=1e-3), ppo)
+    sft = SFTConfig(epochs=0.0 if task.name == "imdb" else 1.0, batch_size=32, learning_rate=5e-5)
+    reward = RewardConfig(epochs=1, batch_size=32, learning_rate=2e-5)
+    return Settings(sft, pairs, reward, replace(ppo, learning_rate=1e-5))
+
+
+class Chain:
+    """A task's stages, each computed on first use and loaded afterwards.
+
+    Args:
+        task: from :func:`rlhf_utils.tasks.load_task`.
+        settings: of the stages; :func:`default_settings` unless given.
+        root: folder of the artefacts; the user's cache unless given.
+        device: name of a torch device; a GPU if there is one unless given.
+        threads: for torch; see :func:`rlhf_utils.runtime.use_threads`.
+        preferences: records to learn the reward from in place of the task's own.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        settings: Settings | None = None,
+        root: Path | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        preferences: list[Preference] | None = None,
+    ) -> None:
+        self.task = task
+        self.settings = settings or default_settings(task)
+        self.root = root
+        self.device = pick_device(device)
+        self.threads = threads
+        self._given_preferences = preferences
+
+    # -- SFT
+
+    @cached_property
+    def sft_key(self) -> str:
+        """Key of the SFT stage."""
+        return make_key(task=self.task.key, config=self.settings.sft, code=code_hash("rlhf_utils.sft"))
+
+    @cached_property
+    def _sft(self) -> tuple[PreTrainedModel, SFTResult]:
+        task = self.task
+
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            model = task.load_base_model().to(self.device)
+            texts, held_out = ([r.text for r in rows] for rows in (task.train, task.validation))
+            result = train_sft(model, task.tokenizer, texts, held_out, self.settings.sft, self.threads)
+            return _weights(model), asdict(result)
+
+        tensors, meta = get_or_make("sft", self.sft_key, make, self.root)
+        return _with_weights(task.load_base_model(), tensors).to(self.device), SFTResult(**meta)
+
+    @property
+    def sft_model(self) -> PreTrainedModel:
+        """The fine-tuned language model: PPO's start and reference. Copy it before you train it."""
+        return self._sft[0]
+
+    @property
+    def sft_result(self) -> SFTResult:
+        """How SFT went."""
+        return self._sft[1]
+
+    # -- preferences
+
+    @cached_property
+    def preferences_key(self) -> str:
+        """Key of the preferences."""
+        if self._given_preferences is not None:
+            return make_key(records=text_hash(json.dumps(asdict(r)) for r in self._given_preferences))
+        code = code_hash("rlhf_utils.preferences")
+        return make_key(sft=self.sft_key, config=self.settings.preferences, code=code)
+
+    @cached_property
+    def _preferences(self) -> dict[str, list[Any]]:
+        task, config = self.task, self.settings.preferences
+
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            if task.feedback == "labels":
+                # Held-out pairs come from the validation rows, which nothing is trained on.
+                records = from_labels(task.train, config.pairs, f"{task.name} labels", config.seed)
+                held_out = from_labels(task.validation, config.held_out_pairs, f"{task.name} labels", config.seed)
+                return {}, {"records": [asdict(r) for r in records], "held_out": chosen_rejected(held_out)}
+            generator = seed_everything(config.seed)
+            pairs = sample_pairs(self.sft_model, task, task.train_prompts, config.pairs, generator)
+            fresh = sample_pairs(self.sft_model, task, task.eval_prompts, config.held_out_pairs, generator)
+            scores = [task.judge.scores([p + r for p, a, b in fresh for r in (a, b)][i::2]) for i in (0, 1)]
+            held_out = [
+                (p + a, p + b) if score_a > score_b else (p + b, p + a)
+                for (p, a, b), score_a, score_b in zip(fresh, *scores, strict=True)
+                if score_a != score_b
+            ]
+            records = annotate(pairs, task, config, config.seed)
+            return {}, {"records": [asdict(r) for r in records], "held_out": held_out}
+
+        if self._given_preferences is not None:
+            raise AssertionError("given preferences have no stage")
+        return get_or_make("preferences", self.preferences_key, make, self.root)[1]
+
+    @cached_property
+    def preferences(self) -> list[Preference]:
+        """The records that the reward model is fitted to."""
+        if self._given_preferences is not None:
+            return self._given_preferences
+        return [Preference(**row) for row in self._preferences["records"]]
+
+    @cached_property
+    def held_out_pairs(self) -> list[tuple[str, str]]:
+        """(better, worse) texts for other prompts, ranked by the judge without noise, or by the label."""
+        if self._given_preferences is not None:
+            return replace_preferences(self, None).held_out_pairs
+        return [(better, worse) for better, worse in self._preferences["held_out"]]
+
+    # -- reward model
+
+    @cached_property
+    def reward_key(self) -> str:
+        """Key of the reward model."""
+        code = code_hash("rlhf_utils.reward")
+        return make_key(
+            sft=self.sft_key, preferences=self.preferences_key, config=self.settings.reward, code=code
+        )  # fmt: skip
+
+    @cached_property
+    def _reward_model(self) -> tuple[RewardModel, RewardResult]:
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            seed_everything(self.settings.reward.seed)  # the head starts at random
+            model = RewardModel(self.sft_model).to(self.device)
+            pairs = chosen_rejected(self.preferences)
+            result = train_reward_model(model, self.task.tokenizer, pairs, self.settings.reward, self.threads)
+            return _weights(model), asdict(result)
+
+        tensors, meta = get_or_make("reward", self.reward_key, make, self.root)
+        model = _with_weights(RewardModel(self.sft_model), tensors).to(self.device)
+        return model, RewardResult(**meta)
+
+    @property
+    def reward_model(self) -> RewardModel:
+        """The reward model, learnt from the preferences."""
+        return self._reward_model[0]
+
+    @property
+    def reward_result(self) -> RewardResult:
+        """How its training went."""
+        return self._reward_model[1]
+
+    @cached_property
+    def reward(self) -> Reward:
+        """What PPO maximises: the task's ready reward if it has one, else the reward model."""
+        if self.task.load_reward:
+            return text_reward(self.task.load_reward(), self.task.tokenizer)
+        return model_reward(self.reward_model)
+
+    def reward_accuracies(self) -> dict[str, float | None]:
+        """``pair_accuracy`` on held-out pairs; ``label_accuracy`` on validation rows, with a threshold from training rows.
+
+        Both are None where the reward is not a trained model.
+        """
+        if self.task.load_reward:
+            return {"pair_accuracy": None, "label_accuracy": None}
+        words, model, limit = self.task.tokenizer, self.reward_model, self.settings.reward.max_tokens
+        fit, check = self.task.train[:2000], self.task.validation
+        threshold = best_threshold(
+            score_texts(model, words, [r.text for r in fit], limit), torch.tensor([r.label for r in fit])
+        )
+        called = score_texts(model, words, [r.text for r in check], limit) > threshold
+        right = called == torch.tensor([r.label == 1 for r in check])
+        return {
+            "pair_accuracy": pair_accuracy(model, words, self.held_out_pairs, limit),
+            "label_accuracy": right.float().mean().item(),
+        }
+
+    # -- PPO
+
+    @cached_property
+    def ppo_key(self) -> str:
+        """Key of the policy."""
+        reward = self.task.key if self.task.load_reward else self.reward_key
+        return make_key(sft=self.sft_key, reward=reward, config=self.settings.ppo, code=code_hash("rlhf_utils.ppo"))
+
+    @cached_property
+    def _policy(self) -> tuple[PreTrainedModel, PPOResult]:
+        task = self.task
+
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            args = (self.sft_model, task.tokenizer, task.train_prompts, self.reward, task.max_new_tokens)
+            try:
+                policy, result = train_ppo(*args, self.settings.ppo, self.threads)
+            except TrainingError as error:
+                folder = (self.root or artifacts.cache_folder()) / f"ppo-stopped-{self.ppo_key}"
+                artifacts.save(folder, _weights(error.state.lm), {"history": error.history})
+                raise TrainingError(f"{error} The policy as it was before lies in {folder}.") from None
+            return _weights(policy.lm), asdict(result)
+
+        tensors, meta = get_or_make("ppo", self.ppo_key, make, self.root)
+        result = PPOResult(ScoreScale(**meta["scale"]), meta["history"])
+        return _with_weights(task.load_base_model(), tensors).to(self.device), result
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The language model that PPO trained."""
+        return self._policy[0]
+
+    @property
+    def ppo_result(self) -> PPOResult:
+        """How PPO went."""
+        return self._policy[1]
+
+    def evaluate(self, policy: PreTrainedModel) -> Evaluation:
+        """Measure a policy of this chain on fresh samples for held-out prompts."""
+        scale = self.ppo_result.scale
+        return evaluate(policy, self.sft_model, self.task, self.reward, scale.mean, scale.std)
+
+
+def load_chain(task: str = "tiny", seed: int = 0, change: Callable[[Settings], Settings] | None = None) -> Chain:
+    """The chain of a task as a lesson uses it, in the user's cache.
+
+    Args:
+        task: name of the task.
+        seed: of every stage.
+        change: makes other settings from the default ones.
+    """
+    loaded = load_task(task)
+    settings = default_settings(loaded).with_seed(seed)
+    return Chain(loaded, change(settings) if change else settings)
+
+
+def replace_preferences(chain: Chain, preferences: list[Preference] | None) -> Chain:
+    """The same chain with other preferences; None = the task's own."""
+    return Chain(chain.task, chain.settings, chain.root, str(chain.device), chain.threads, preferences)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Named parameters; tied weights appear once."""
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def _with_weights(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+    return model.eval()
+
+
+def run(chain: Chain) -> dict[str, Any]:
+    """Run the whole chain and measure it; returns the report."""
+    start = time.monotonic()
+    before, after = chain.evaluate(chain.sft_model), chain.evaluate(chain.policy)
+    return {
+        "task": chain.task.name,
+        "seed": chain.settings.ppo.seed,
+        "seconds": round(time.monotonic() - start, 1),
+        "judge": {"name": chain.task.judge.name, "accuracy": chain.task.judge_accuracy},
+        "sft": {**before.numbers(), "validation_loss": chain.sft_result.validation_losses[-1]},
+        "reward_model": chain.reward_accuracies(),
+        "policy": after.numbers(),
+        "settings": asdict(chain.settings),
+        "samples": [
+            {"prompt": p, "sft": a, "sft_judge": x, "policy": b, "policy_judge": y}
+            for (p, a, x), (_, b, y) in zip(before.texts, after.texts, strict=True)
+        ],
+    }

@@ -1,0 +1,112 @@
+"""The built site in a real browser: every page in light and dark, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import SITE, page_names
+
+pytestmark = pytest.mark.browser
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+# What the page's figures hold in their JSON, and what plotly has drawn of it.
+COUNT_TRACES = """() => [...document.querySelectorAll('.rlhf-figure')].map(figure => {
+  const box = figure.querySelector('.rlhf-plot');
+  const told = JSON.parse(figure.querySelector('script').textContent).data.length;
+  return {id: figure.id, told, drawn: box.data?.length ?? 0, full: box._fullData?.length ?? 0,
+          painted: box.querySelectorAll('.main-svg, canvas').length};
+})"""
+
+
+@pytest.fixture(params=["light", "dark"])
+def visit(request, browser, address):
+    """Opens pages and collects what goes wrong in them."""
+    context = browser.new_context(viewport=DESK, color_scheme=request.param, reduced_motion="reduce")
+    page = context.new_page()
+    page.troubles = []
+    page.on("pageerror", lambda error: page.troubles.append(f"exception: {error}"))
+    page.on("console", lambda m: page.troubles.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("request", lambda r: _note_foreign(page, r.url, address))
+    page.on("response", lambda r: page.troubles.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    page.scheme = request.param
+
+    def open_page(name: str):
+        page.goto(address + name)
+        page.evaluate("document.querySelectorAll('details:not(.rlhf-data)').forEach(d => d.open = true)")
+        page.evaluate("document.querySelectorAll('.toggle-hidden .toggle-button').forEach(b => b.click())")
+        return page
+
+    yield open_page
+    context.close()
+
+
+def _note_foreign(page, url: str, address: str) -> None:
+    if not url.startswith((address, "data:", "blob:")):
+        page.troubles.append(f"request to another host: {url}")
+
+
+def _draw_all(page) -> None:
+    for figure in page.query_selector_all(".rlhf-figure"):
+        figure.scroll_into_view_if_needed()
+        page.wait_for_function(
+            "f => f.querySelector('.rlhf-plot').dataset.state === 'drawn'", arg=figure, timeout=20000
+        )
+
+
+@pytest.mark.parametrize("name", page_names())
+def test_page(name, visit, site):
+    page = visit(name)
+    assert page.evaluate("document.documentElement.dataset.theme") == page.scheme
+    _draw_all(page)
+    for count in page.evaluate(COUNT_TRACES):
+        assert count["told"] == count["drawn"] == count["full"] > 0, count
+        assert count["painted"] > 0, count
+    page.set_viewport_size(PHONE)
+    page.wait_for_timeout(250)  # figures are drawn anew a little after the last change of width
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"the page is {wide} px wider than a phone"
+    assert page.troubles == []
+
+
+def _figure_pages() -> list[str]:
+    return [
+        name
+        for name in page_names()
+        if SITE.exists() and 'class="rlhf-figure"' in (SITE / name).read_text("utf8")
+    ]
+
+
+@pytest.mark.parametrize("name", _figure_pages())
+def test_data_of_figures(name, visit, site):
+    page = visit(name)
+    if page.scheme == "dark":
+        pytest.skip("a table is the same in both modes")
+    for figure in page.query_selector_all(".rlhf-figure"):
+        figure.query_selector("summary").click()
+        figure.wait_for_selector("tbody tr")
+        rows = figure.query_selector_all("tbody tr")
+        assert 0 < len(rows) <= 1000
+        cells = [cell.inner_text() for row in rows[:50] for cell in row.query_selector_all("td")]
+        assert any(any(letter.isdigit() for letter in cell) for cell in cells)
+    with page.expect_download() as download:
+        page.query_selector(".rlhf-note button").click()
+    assert download.value.suggested_filename.endswith(".csv")
+    assert page.troubles == []
+
+
+@pytest.mark.parametrize("name", _figure_pages()[:1])
+def test_figures_follow_the_theme(name, visit, site):
+    page = visit(name)
+    _draw_all(page)
+    colour = "document.querySelector('.rlhf-plot')._fullLayout.font.color"
+    before = page.evaluate(colour)
+    other = "light" if page.scheme == "dark" else "dark"
+    page.evaluate(f"document.documentElement.dataset.theme = '{other}'")
+    page.wait_for_function(f"{colour} !== '{before}'")
+    assert page.troubles == []
+
+
+def test_search_finds_a_word_of_the_first_page(visit, site, soup):
+    word = max(soup(page_names()[0]).find("article").h1.get_text().split(), key=len).strip("#.,:")
+    page = visit(f"search.html?q={word}")
+    page.wait_for_selector("#search-results li a")
+    assert page.troubles == []
