@@ -50,7 +50,8 @@ def make_optimizer(
         {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, eps=1e-8, fused=True)
+    # β₂ = 0.95, as for GPT-3: short runs can't wait the thousand steps over which 0.999 averages.
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
     rising = max(1, round(warmup * total_steps)) if warmup else 0
 
     def factor(step: int) -> float:

@@ -148,6 +148,8 @@ def base_config() -> GPT2Config:
         n_embd=128,
         n_layer=2,
         n_head=4,
+        # GPT-2's 0.02 suits 768 dimensions. At 128 the words' polarity was not learnt in two minutes with it.
+        initializer_range=0.08,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

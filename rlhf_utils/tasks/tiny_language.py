@@ -96,9 +96,9 @@ FILM_RULES = {
         Rule("{thing} was"),
     ],
     "opinion": [
-        Rule("{adj}", weight=12),
+        Rule("{adj}", weight=8),
         Rule("{degree} {adj}", lambda a: 1.2 * a, 5),
-        Rule("{flavour} {adj}", lambda d, a: 0.1 * d + a, 5, signs="same"),
+        Rule("{flavour} {adj}", lambda d, a: 0.1 * d + a, 12, signs="same"),
         Rule("{softener} {adj}", lambda a: 0.7 * a, 3),
         Rule("not {adj}", lambda a: -0.7 * a, 2),
         Rule("not {degree} {adj}", lambda a: -0.5 * a),
@@ -154,7 +154,7 @@ FILM_RULES = {
     "review": [
         Rule("{verdict} .", weight=4),
         Rule("{opener} , {verdict} ."),
-        Rule("{attitude} , {verdict} .", lambda a, v: 0.1 * a + 0.9 * v, 2, signs="same"),
+        Rule("{attitude} , {verdict} .", lambda a, v: 0.1 * a + 0.9 * v, 3, signs="same"),
         Rule("{verdict} {tail} .", weight=4),
         # What the viewer did follows from the verdict. To foresee it, a language model must sum the sentence up.
         Rule("{verdict} {outcome} .", lambda v, o: 0.8 * v + 0.2 * o, 6, signs="same"),
@@ -252,7 +252,7 @@ OTHER_RULES = {
         Rule("i grow {plant} and {plant} behind the {spot} ."),
     ],
     "text": [
-        Rule("{review}", weight=4),
+        Rule("{review}", weight=6),
         *[Rule(f"{{{domain}}}") for domain in ("weather", "food", "sport", "letter", "travel", "garden")],
     ],
 }
