@@ -148,7 +148,10 @@ def save(folder: Path, tensors: dict[str, Tensor] | None = None, meta: dict[str,
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
     try:
         if tensors is not None:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / "tensors.safetensors")
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                temporary / "tensors.safetensors",
+            )
         content = {"has_tensors": tensors is not None, **(meta or {})}
         (temporary / "meta.json").write_text(json.dumps(content, indent=1), encoding="utf8")
         if folder.exists():

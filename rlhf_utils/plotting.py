@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
+from plotly.subplots import make_subplots
 
 FIGURE_MIMETYPE = "application/vnd.plotly.v1+json"
 DEFAULT_HEIGHT = 380
@@ -96,3 +99,106 @@ def show(fig: go.Figure, *, alt: str, caption: str) -> None:
     else:
         fig.show()
         display(Markdown(caption))
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str, markers: bool = False
+) -> go.Figure:
+    """Curves over a common axis.
+
+    Args:
+        series: name → (x, y).
+        x_title: with its unit.
+        y_title: with its unit.
+        markers: draw the points as well.
+    """
+    fig = go.Figure()
+    for name, (x, y) in series.items():
+        fig.add_scatter(x=list(x), y=list(y), name=name, mode="lines+markers" if markers else "lines")
+    return fig.update_layout(xaxis_title=x_title, yaxis_title=y_title)
+
+
+def panels(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, columns: int = 2) -> go.Figure:
+    """One small plot a curve, side by side, each with an axis of its own: for metrics that share no unit.
+
+    Args:
+        series: title → (x, y).
+        x_title: under the lowest plots.
+        columns: plots in a row.
+    """
+    rows = -(-len(series) // columns)
+    fig = make_subplots(rows, columns, subplot_titles=list(series), vertical_spacing=0.3 / rows)
+    for i, (name, (x, y)) in enumerate(series.items()):
+        row, column = divmod(i, columns)
+        fig.add_scatter(x=list(x), y=list(y), name=name, showlegend=False, row=row + 1, col=column + 1)
+        if i + columns >= len(series):
+            fig.update_xaxes(title_text=x_title, row=row + 1, col=column + 1)
+    return fig.update_layout(height=100 + 210 * rows)
+
+
+def histograms(groups: Mapping[str, Sequence[float]], x_title: str, bins: int = 40) -> go.Figure:
+    """Overlaid histograms with common bins, as shares of each group.
+
+    The counting is done here, so that the page carries the bars and not every value.
+
+    Args:
+        groups: name → values.
+        x_title: with its unit.
+        bins: number of bins over the range of all groups.
+    """
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, float) for v in groups.values()]), bins)
+    centres = ((edges[:-1] + edges[1:]) / 2).round(4)
+    fig = go.Figure()
+    for name, values in groups.items():
+        counts = np.histogram(np.asarray(values, float), edges)[0]
+        fig.add_bar(x=centres, y=(counts / counts.sum()).round(4), name=name, opacity=0.7)
+    return fig.update_layout(barmode="overlay", bargap=0, xaxis_title=x_title, yaxis_title="share of the texts")
+
+
+def token_heatmap(tokens: Sequence[str], rows: Mapping[str, Sequence[float]], unit: str) -> go.Figure:
+    """Numbers that belong to the tokens of a sentence, as coloured cells with the number in each.
+
+    Args:
+        tokens: the sentence; the same word may occur twice.
+        rows: name → one number a token.
+        unit: title of the colour scale, whose middle is 0.
+    """
+    z = np.array([list(values) for values in rows.values()], dtype=float)
+    limit = float(np.abs(z).max()) or 1.0
+    fig = go.Figure(
+        go.Heatmap(
+            z=z.round(3),
+            x=list(range(len(tokens))),
+            y=list(rows),
+            zmin=-limit,
+            zmax=limit,
+            colorscale=DIVERGING,
+            texttemplate="%{z:.2f}",
+            textfont={"color": "#111111"},
+            colorbar={"title": {"text": unit}},
+        )
+    )
+    fig.update_xaxes(tickmode="array", tickvals=list(range(len(tokens))), ticktext=list(tokens), tickangle=-40)
+    return fig.update_yaxes(autorange="reversed").update_layout(height=150 + 60 * len(rows))
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Show a table in the book or a notebook; numbers are rounded to three digits behind the point.
+
+    Args:
+        headers: of the columns.
+        rows: of cells.
+    """
+
+    def cell(value: object) -> str:
+        text = f"{value:.3f}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|").replace("<", "&lt;")
+
+    head = [list(headers), ["---"] * len(headers), *rows]
+    text = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in head)
+    if _in_kernel():
+        from IPython.display import Markdown, display
+
+        display(Markdown(text))
+    else:
+        print(text)

@@ -30,15 +30,15 @@ from rlhf_utils.training import TrainingError, check_finite, make_optimizer
 class PPOConfig:
     """Settings of PPO."""
 
-    updates: int = 60  # batches of fresh experience
-    batch_size: int = 128  # episodes an update
-    minibatch_size: int = 32  # episodes an optimizer step
+    updates: int = 48  # batches of fresh experience
+    batch_size: int = 256  # episodes an update
+    minibatch_size: int = 64  # episodes an optimizer step
     epochs: int = 4  # passes over a batch
-    learning_rate: float = 5e-4  # AdamW's, at its highest; falls to 0 along a cosine
-    kl_coef: float = 0.1  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
+    learning_rate: float = 4e-4  # AdamW's, at its highest; falls to 0 along a cosine
+    kl_coef: float = 0.2  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
     kl_target: float | None = None  # nats a response; None keeps kl_coef fixed
     clip_range: float = 0.2  # of the ratio and, in deviations, of the value
-    vf_coef: float = 0.1  # weight of the value loss
+    vf_coef: float = 0.05  # weight of the value loss
     gamma: float = 1.0  # discount
     gae_lambda: float = 0.95  # 0: one-step errors, 1: whole returns
     max_grad_norm: float = 1.0
@@ -132,9 +132,7 @@ def policy_loss(
     return loss, masked_mean((clipped < plain).float(), response_mask)
 
 
-def value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, response_mask: Tensor, clip_range: float
-) -> Tensor:
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, response_mask: Tensor, clip_range: float) -> Tensor:
     r"""Half the squared error of the values, the larger of the plain and the clipped one.
 
     .. math:: L = \frac{1}{2\sum m} \sum_t m_t \max\left((V_t - G_t)^2,\ (\mathrm{clip}(V_t, V^\mathrm{old}_t \pm \epsilon) - G_t)^2\right)
@@ -335,7 +333,7 @@ def train_ppo(
     Raises:
         TrainingError: a loss is not finite; ``error.state`` is the last good policy.
     """
-    use_threads(sft_model, threads)
+    use_threads(threads)
     generator = seed_everything(config.seed)
     policy = PolicyWithValueHead(copy.deepcopy(sft_model)).to(sft_model.device)
     controller = FixedKL(config.kl_coef) if config.kl_target is None else AdaptiveKL(config.kl_coef, config.kl_target)

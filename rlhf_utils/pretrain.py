@@ -16,8 +16,8 @@ from rlhf_utils.artifacts import make_key, text_hash
 from rlhf_utils.sft import SFTConfig, encode_texts, train_sft, validation_loss
 from rlhf_utils.tasks import tiny
 
-RECIPE = SFTConfig(epochs=3.0, batch_size=64, learning_rate=3e-3, warmup=0.02, weight_decay=0.01, seed=0)
-TEXTS = 60_000
+RECIPE = SFTConfig(epochs=2.0, batch_size=64, learning_rate=3e-3, warmup=0.02, weight_decay=0.01, seed=0)
+TEXTS = 120_000
 VALIDATION_TEXTS = 2_000
 
 

@@ -29,7 +29,7 @@ Reward = Callable[[Samples], Tensor]
 class RewardConfig:
     """Settings of the reward model's training."""
 
-    epochs: int = 2  # passes over the pairs; Stiennon et al. and InstructGPT take one on far larger models
+    epochs: int = 3  # passes over the pairs; Stiennon et al. and InstructGPT take one on far larger models
     batch_size: int = 32  # pairs a step
     learning_rate: float = 1e-3  # AdamW's, at its highest
     warmup: float = 0.05  # share of the steps over which the rate rises
@@ -120,7 +120,7 @@ def train_reward_model(
     Raises:
         TrainingError: the loss is not finite.
     """
-    use_threads(model, threads)
+    use_threads(threads)
     seed_everything(config.seed)
     rng = random.Random(config.seed)
     chosen = encode_texts(tokenizer, [c for c, _ in pairs], config.max_tokens)
@@ -155,7 +155,10 @@ def train_reward_model(
 
 
 def pair_accuracy(
-    model: RewardModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_tokens: int = 48
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    max_tokens: int = 48,
 ) -> float:
     """Share of (better, worse) pairs of texts that the model ranks so; a tie counts half."""
     scores = score_texts(model, tokenizer, [t for pair in pairs for t in pair], max_tokens).view(-1, 2)

@@ -19,9 +19,6 @@ import numpy as np
 import torch
 import transformers
 
-SMALL_MODEL = 3_000_000
-"""Parameters below which one thread is as fast as two (measured on two cores, see benchmarks)."""
-
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -34,21 +31,14 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-def free_cores() -> int:
-    """Cores that this process may use less those that other processes kept busy over the last minute, at least 1."""
+def use_threads(threads: int | None = None) -> int:
+    """Set torch's number of threads and return it: the given number, else the cores that this process may use, at most 8.
+
+    Two threads took 0.75 of one thread's time on two idle cores and, thanks to passive waiting, 1.14 of it when another
+    process kept one core busy (with spinning threads: 1.9).
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        busy = os.getloadavg()[0]
-    except (AttributeError, OSError):  # Windows
-        busy = 0.0
-    return max(1, allowed - round(max(0.0, busy - 0.5)))
-
-
-def use_threads(model: torch.nn.Module, threads: int | None = None) -> int:
-    """Set torch's number of threads: the given one, else 1 for a small model and the free cores for a large one."""
-    if threads is None:
-        small = sum(p.numel() for p in model.parameters()) < SMALL_MODEL
-        threads = 1 if small else min(free_cores(), 8)
+    threads = threads or min(allowed, 8)
     torch.set_num_threads(threads)
     return threads
 

@@ -25,7 +25,7 @@ from rlhf_utils.training import check_finite, make_optimizer
 class SFTConfig:
     """Settings of supervised fine-tuning."""
 
-    epochs: float = 3.0  # passes over the texts; the last may be partial
+    epochs: float = 2.0  # passes over the texts; the last may be partial
     batch_size: int = 64  # texts a step
     learning_rate: float = 1e-3  # Adam's, at its highest
     warmup: float = 0.05  # share of the steps over which the rate rises from 0; then a cosine takes it back to 0
@@ -124,7 +124,7 @@ def train_sft(
     Raises:
         TrainingError: the loss is not finite.
     """
-    use_threads(model, threads)
+    use_threads(threads)
     seed_everything(config.seed)
     rng = random.Random(config.seed)
     rows = [row for row in encode_texts(tokenizer, texts, config.max_tokens) if len(row) > 1]

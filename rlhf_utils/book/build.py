@@ -105,9 +105,7 @@ def _print_times(root: Path) -> None:
     if lessons:
         _say("\nSeconds per lesson:")
     for page, row in lessons.items():
-        _say(
-            f"  {row['seconds'] or 0:8.1f}  {page}{'' if row['fresh'] else '  (kept from an earlier build)'}"
-        )
+        _say(f"  {row['seconds'] or 0:8.1f}  {page}{'' if row['fresh'] else '  (kept from an earlier build)'}")
 
 
 def build(root: Path) -> int:

@@ -69,9 +69,7 @@ def missing_figures(site: Path, executed: Path) -> list[str]:
         for number, figure in enumerate(figures, 1):
             alt = alt_of(figure)
             if not alt or f'aria-label="{alt}"' not in text:
-                problems.append(
-                    f"{page}: figure {number} of {len(figures)} isn't in the page ({alt or 'no alt text'})"
-                )
+                problems.append(f"{page}: figure {number} of {len(figures)} isn't in the page ({alt or 'no alt text'})")
     return problems
 
 
@@ -112,9 +110,7 @@ def external_requests(site: Path) -> list[str]:
     for path in sorted(site.rglob("*")):
         name = path.relative_to(site).as_posix()
         if path.suffix == ".html":
-            loads = [
-                url for url in page_loads(path.read_text(encoding="utf8")) if _ELSEWHERE.match(url.strip())
-            ]
+            loads = [url for url in page_loads(path.read_text(encoding="utf8")) if _ELSEWHERE.match(url.strip())]
         elif path.suffix == ".css":
             loads = _CSS_URL.findall(path.read_text(encoding="utf8"))
         else:

@@ -58,9 +58,7 @@ class FigureRenderer:
             )
         alts.append(alt)
         node = FigureNode(
-            figure=json.dumps(
-                {key: figure.get(key) for key in ("data", "layout", "frames") if figure.get(key)}
-            ),
+            figure=json.dumps({key: figure.get(key) for key in ("data", "layout", "frames") if figure.get(key)}),
             alt=alt,
             caption=str(meta.get("caption") or ""),
             height=int(layout.get("height") or DEFAULT_HEIGHT),
@@ -133,9 +131,7 @@ def _pass(translator: nodes.NodeVisitor, node: FigureNode) -> None:
     """Other formats write the paragraph inside."""
 
 
-def _add_script(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document
-) -> None:
+def _add_script(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document) -> None:
     if doctree is not None and next(iter(doctree.findall(FigureNode)), None) is not None:
         app.add_js_file(SCRIPT, loading_method="defer")
 

@@ -124,9 +124,7 @@ def convert(formulas: Iterable[Formula]) -> dict[Formula, str | None]:
         ]
     document = json.dumps({"pandoc-api-version": version, "meta": {}, "blocks": blocks})
     command = [path, "--from=json", "--to=html", "--mathml", "--wrap=none"]
-    result = subprocess.run(
-        command, input=document, capture_output=True, text=True, encoding="utf8", check=True
-    )
+    result = subprocess.run(command, input=document, capture_output=True, text=True, encoding="utf8", check=True)
     pieces = [piece.strip() for piece in result.stdout.split(_SPLIT)]
     return {f: tidy(p) if p.startswith("<math") else None for f, p in zip(wanted, pieces, strict=False)}
 

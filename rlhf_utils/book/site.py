@@ -46,9 +46,7 @@ def theme_options(repository: Repository | None) -> dict[str, Any]:
 def _configure(app: Sphinx, config: Config) -> None:
     repository = find_repository(Path(app.srcdir))
     if repository is None:
-        LOGGER.info(
-            "No launch and repository buttons: neither $GITHUB_REPOSITORY nor a remote on GitHub is known."
-        )
+        LOGGER.info("No launch and repository buttons: neither $GITHUB_REPOSITORY nor a remote on GitHub is known.")
     # Updated and not replaced: Jupyter Book has put its own options there.
     config.html_theme_options = {**(config.html_theme_options or {}), **theme_options(repository)}
     # Widgets would load require.js from another host.

@@ -55,7 +55,5 @@ def stamp(root: Path) -> str:
     folders = [(root, root / name) for name in INPUTS] + [(PACKAGE, PACKAGE)]
     for base, folder in folders:
         for path in files_below(folder):
-            lines.append(
-                f"{path.relative_to(base).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-            )
+            lines.append(f"{path.relative_to(base).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return digest(lines)

@@ -14,7 +14,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlhf_utils.artifacts import code_hash, make_key, text_hash
 from rlhf_utils.errors import UserError
@@ -192,7 +198,9 @@ def load(dataset: str | None = None, model: str | None = None, tokenizer: str | 
     """
     dataset = dataset or os.environ.get("RLHF_UTILS_SST2")
     source = model or os.environ.get("RLHF_UTILS_GPT2") or MODEL[0]
-    words_from = tokenizer or os.environ.get("RLHF_UTILS_TOKENIZER") or (MODEL[0] if source == "from-config" else source)
+    words_from = (
+        tokenizer or os.environ.get("RLHF_UTILS_TOKENIZER") or (MODEL[0] if source == "from-config" else source)
+    )
     words = load_tokenizer(words_from, MODEL[1] if words_from == MODEL[0] else None)
     rows = read_rows(dataset, *DATASET, text_column="sentence")
     ours = [r for r in rows["train"] if side(r.text, 2) == 0]

@@ -25,7 +25,7 @@ from rlhf_utils.tasks.tiny_language import GRAMMAR
 
 BASE_MODEL = Path(__file__).parent / "base_model"
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
-TRAIN_REVIEWS = 6000
+TRAIN_REVIEWS = 12_000
 VALIDATION_REVIEWS = 1000
 MAX_NEW_TOKENS = 20
 VALIDATION_SHARE = 10  # one sentence in ten
@@ -36,8 +36,9 @@ class Verdict:
     """What the gold judge thinks of a text.
 
     Attributes:
-        sentiment: in [-1, 1], of the first sentence; 0 where it is not about films.
-        grammatical: share of the text that the grammar can read, in [0, 1]; at most 0.5 without a finished sentence.
+        sentiment: in [-1, 1], of the first sentence, or of the opinion with which a broken one begins; 0 where there is
+            none.
+        grammatical: share of the words that the grammar can read; a missing full stop counts as an unread word.
         repetition: share of the words that repeat an opinion word already used.
         run_on: share of the words that come after the first sentence.
     """
@@ -49,8 +50,8 @@ class Verdict:
 
     @property
     def score(self) -> float:
-        """``sentiment · grammatical − (1 − grammatical) − repetition − run_on``; at most 1."""
-        return self.sentiment * self.grammatical - (1 - self.grammatical) - self.repetition - self.run_on
+        """``sentiment − (1 − grammatical) − repetition − run_on``; at most 1."""
+        return self.sentiment - (1 - self.grammatical) - self.repetition - self.run_on
 
 
 class GoldJudge:
@@ -63,20 +64,19 @@ class GoldJudge:
         words = text.split()
         if not words:
             return Verdict(0.0, 0.0, 0.0, 0.0)
-        opinions = [GRAMMAR.opinion_words[w] for w in words if w in GRAMMAR.opinion_words]
-        spoken = [w for w in words if w in GRAMMAR.opinion_words]
-        repetition = (len(spoken) - len(set(spoken))) / len(words)
+        opinions = [w for w in words if w in GRAMMAR.opinion_words]
+        repetition = (len(opinions) - len(set(opinions))) / len(words)
         first = GRAMMAR.parse(words, "text")
-        if not first.ends:  # no finished sentence: a reader still picks up the mood, at half its strength
-            mood = 0.5 * fmean(opinions) if opinions else 0.0
-            return Verdict(mood, 0.5 * first.furthest / len(words), repetition, 0.0)
+        if not first.ends:  # broken or unfinished: a reader still takes in the opinion with which it begins
+            opinion = GRAMMAR.parse(words, "verdict").ends
+            sentiment = opinion[max(opinion)] if opinion else 0.0
+            return Verdict(sentiment, first.furthest / (len(words) + (words[-1] != ".")), repetition, 0.0)
         end = max(first.ends)
         readable = end
         while readable < len(words) and (more := GRAMMAR.parse(words, "text", readable).ends):
             readable = max(more)
-        return Verdict(
-            first.ends[end] or 0.0, readable / len(words), repetition, (len(words) - end) / len(words)
-        )  # fmt: skip
+        run_on = (len(words) - end) / len(words)
+        return Verdict(first.ends[end] or 0.0, readable / len(words), repetition, run_on)
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """The verdicts' scores."""
@@ -201,7 +201,5 @@ def load() -> Task:
         judge_accuracy=fmean(right),
         feedback="annotators",
         max_new_tokens=MAX_NEW_TOKENS,
-        key=make_key(
-            language=language_key(), base=base_model_facts(), code=code_hash("rlhf_utils.tasks.tiny")
-        ),
+        key=make_key(language=language_key(), base=base_model_facts(), code=code_hash("rlhf_utils.tasks.tiny")),
     )

@@ -22,9 +22,7 @@ REDIRECT = "index.html"
 
 def page_names() -> list[str]:
     """The built site's pages, for parametrizing; one name that says so when there is no site."""
-    names = sorted(
-        path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts
-    )
+    names = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
     return [name for name in names if name != REDIRECT] or ["no built site"]
 
 

@@ -68,11 +68,7 @@ def test_page(name, visit, site):
 
 
 def _figure_pages() -> list[str]:
-    return [
-        name
-        for name in page_names()
-        if SITE.exists() and 'class="rlhf-figure"' in (SITE / name).read_text("utf8")
-    ]
+    return [name for name in page_names() if SITE.exists() and 'class="rlhf-figure"' in (SITE / name).read_text("utf8")]
 
 
 @pytest.mark.parametrize("name", _figure_pages())

@@ -59,9 +59,7 @@ def small_book(tmp_path):
     """A book of one lesson without figures, for breaking."""
     root = copy_book(tmp_path / "book")
     text = (root / LESSON).read_text(encoding="utf8")
-    (root / LESSON).write_text(
-        text.split("# Two figures")[0] + "# A lesson\n" + CELL % "print(1)", encoding="utf8"
-    )
+    (root / LESSON).write_text(text.split("# Two figures")[0] + "# A lesson\n" + CELL % "print(1)", encoding="utf8")
     (root / "_toc.yml").write_text("format: jb-book\nroot: lessons/01_figures\n", encoding="utf8")
     return root
 
@@ -79,9 +77,7 @@ def test_a_good_book_is_built(built):
     assert "lessons/01_figures" in result.stdout.split("Seconds per lesson")[1]
     assert "No launch and repository buttons" in result.stdout
     assert checks.check(site, root / "_build" / "jupyter_execute") == []
-    assert (
-        len(checks.shown_figures(root / "_build" / "jupyter_execute" / "lessons" / "01_figures.ipynb")) == 2
-    )
+    assert len(checks.shown_figures(root / "_build" / "jupyter_execute" / "lessons" / "01_figures.ipynb")) == 2
     assert not (root / "_build" / "attempt").exists()
     page = (site / "book" / "mathematics.html").read_text(encoding="utf8")
     assert page.count("<math") > 10
@@ -102,9 +98,7 @@ def test_a_figure_that_vanished_is_noticed(built, tmp_path):
     site = tmp_path / "html"
     shutil.copytree(built[0] / "_build" / "html", site)
     page = site / "lessons" / "01_figures.html"
-    page.write_text(
-        page.read_text(encoding="utf8").replace("A heat map of the products", "?"), encoding="utf8"
-    )
+    page.write_text(page.read_text(encoding="utf8").replace("A heat map of the products", "?"), encoding="utf8")
     problems = checks.missing_figures(site, built[0] / "_build" / "jupyter_execute")
     assert len(problems) == 1
     assert "lessons/01_figures: figure 2 of 2" in problems[0]

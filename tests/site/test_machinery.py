@@ -142,9 +142,7 @@ def test_requests_to_other_hosts_are_found(page, tmp_path):
 def test_what_stays_on_the_site_is_fine(tmp_path):
     text = '<a href="https://b.example"></a><link rel="canonical" href="https://b.example"><img src="x.png">'
     (tmp_path / "page.html").write_text(text, encoding="utf8")
-    (tmp_path / "style.css").write_text(
-        "a { background: url(x.png) } /* https://b.example */", encoding="utf8"
-    )
+    (tmp_path / "style.css").write_text("a { background: url(x.png) } /* https://b.example */", encoding="utf8")
     assert checks.external_requests(tmp_path) == []
 
 
@@ -181,9 +179,7 @@ def test_show_wants_texts_and_fixes_the_height():
     with pytest.raises(ValueError, match="caption is empty"):
         plotting.show(fig, alt="a", caption="")
     fig.update_layout(meta={"kept": 1})
-    plotting.show(
-        fig, alt="Two bars.", caption="The second is taller."
-    )  # no kernel: nothing to see, nothing opened
+    plotting.show(fig, alt="Two bars.", caption="The second is taller.")  # no kernel: nothing to see, nothing opened
     assert fig.layout.meta == {"kept": 1, "alt": "Two bars.", "caption": "The second is taller."}
     assert fig.layout.height == plotting.DEFAULT_HEIGHT
     tall = go.Figure(layout_height=500)

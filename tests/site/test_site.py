@@ -95,9 +95,7 @@ def test_no_mathematics_is_left_unrendered(name, site, soup):
         return
     assert article.select(".MathJax, span.math:not(:has(math))") == []
     text = " ".join(
-        string
-        for string in article.strings
-        if not {"annotation", "pre", "code", "script"} & _ancestors(string)
+        string for string in article.strings if not {"annotation", "pre", "code", "script"} & _ancestors(string)
     )
     assert not re.search(r"\$\$|\\\(|\\\[|\\begin\{", text)
 

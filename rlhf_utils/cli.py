@@ -1,0 +1,301 @@
+"""The command line: ``python -m rlhf_utils`` or ``rlhf-utils``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from rlhf_utils.errors import UserError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line that names the remedy; exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and leave."""
+        self.exit(2, f"error: {message}. See {self.prog} --help.\n")
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A converter for argparse: an int or float within [low, high]."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is out of range; give a number from {low} to {high}")
+        return value
+
+    return convert
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    parser = OneLineParser(prog="rlhf-utils", description="Align a language model: SFT, reward model, PPO.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_pipeline(commands)
+
+    generate = commands.add_parser("generate", help="write with the policy of a finished run")
+    generate.add_argument("--out", type=Path, required=True, help="folder of the run")
+    generate.add_argument("--prompt", required=True, help="the opening")
+    generate.add_argument("--number", type=number(int, 1, 1000), default=5, help="of samples (default 5)")
+    generate.add_argument("--model", choices=("ppo", "sft"), default="ppo", help="which stage writes (default ppo)")
+    generate.add_argument("--max-new-tokens", type=number(int, 1), help="cap in tokens (default: the task's)")
+    generate.add_argument("--temperature", type=number(float, 0.01, 100), default=1.0, help="default 1.0")
+    generate.add_argument("--seed", type=number(int, 0), default=0, help="default 0")
+    generate.set_defaults(run=run_generate)
+
+    export = commands.add_parser("export", help="write the policy as a from_pretrained folder")
+    export.add_argument("--out", type=Path, required=True, help="folder of the run")
+    export.add_argument("--to", type=Path, required=True, help="folder to write")
+    export.set_defaults(run=run_export)
+
+    doctor = commands.add_parser("doctor", help="versions, device, threads, memory, hub, caches")
+    doctor.set_defaults(run=run_doctor)
+
+    cache = commands.add_parser("cache", help="list or clear the artefacts that lessons share")
+    cache.add_argument("action", choices=("list", "clear"))
+    cache.add_argument("--out", type=Path, help="folder of a run (default: the lessons' cache)")
+    cache.set_defaults(run=run_cache)
+
+    pretrain = commands.add_parser("pretrain", help="make the base model of the tiny task again, about two minutes")
+    pretrain.add_argument("--to", type=Path, required=True, help="folder to write")
+    pretrain.set_defaults(run=run_pretrain)
+    return parser
+
+
+def _add_pipeline(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser(
+        "pipeline",
+        help="run the whole chain and report",
+        description="Run SFT, preferences, reward model and PPO. What is finished in --out is not run again.",
+    )
+    p.add_argument("--task", default="tiny", help="tiny, sst2 or imdb (default tiny)")
+    p.add_argument("--out", type=Path, required=True, help="folder for models, records and report.json")
+    p.add_argument("--seed", type=number(int, 0), default=0, help="of every stage (default 0)")
+    p.add_argument("--dataset", metavar="PATH", help="folder of the data set, instead of the hub")
+    p.add_argument(
+        "--model", metavar="PATH|from-config", help="folder or hub name of the base model, or random weights"
+    )
+    p.add_argument("--tokenizer", metavar="PATH", help="folder or hub name of the tokenizer")
+    p.add_argument("--preferences", type=Path, metavar="FILE", help="preference records to learn the reward from")
+    p.add_argument("--sft-epochs", type=number(float, 0, 1000), help="passes over the texts (default: the task's)")
+    p.add_argument("--sft-texts", type=number(int, 1), help="use this many texts for SFT (default: the task's)")
+    p.add_argument("--pairs", type=number(int, 1), help="preference pairs (default: the task's)")
+    p.add_argument("--updates", type=number(int, 1), help="PPO updates (default: the task's)")
+    p.add_argument("--batch-size", type=number(int, 1), help="episodes a PPO update (default: the task's)")
+    p.add_argument("--learning-rate", type=number(float, 1e-9, 1), help="of PPO (default: the task's)")
+    p.add_argument("--kl-coef", type=number(float, 0, 1000), help="reward that a nat of KL costs (default: the task's)")
+    p.add_argument(
+        "--kl-target", type=number(float, 0.01, 1000), help="nats a response; steers --kl-coef (default: off)"
+    )
+    p.add_argument("--max-new-tokens", type=number(int, 1), help="cap on a response, in tokens (default: the task's)")
+    p.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
+    p.add_argument("--threads", type=number(int, 1, 1024), help="of torch (default: the cores, at most 8)")
+    p.set_defaults(run=run_pipeline)
+
+
+def _changes(args: argparse.Namespace, **names: str) -> dict[str, object]:
+    return {field: value for field, option in names.items() if (value := getattr(args, option)) is not None}
+
+
+def _chain(options: argparse.Namespace) -> object:
+    from rlhf_utils.pipeline import Chain, Settings, default_settings
+    from rlhf_utils.preferences import read_records
+    from rlhf_utils.tasks import load_task
+
+    records = read_records(options.preferences) if options.preferences else None
+    task = load_task(options.task, options.dataset, options.model, options.tokenizer)
+    if options.max_new_tokens:
+        task = replace(task, max_new_tokens=options.max_new_tokens, key=f"{task.key}-{options.max_new_tokens}")
+    base = default_settings(task).with_seed(options.seed)
+    ppo = _changes(
+        options,
+        updates="updates",
+        batch_size="batch_size",
+        learning_rate="learning_rate",
+        kl_coef="kl_coef",
+        kl_target="kl_target",
+    )
+    if "batch_size" in ppo:
+        ppo["minibatch_size"] = min(base.ppo.minibatch_size, int(ppo["batch_size"]))
+    settings = Settings(
+        replace(base.sft, **_changes(options, epochs="sft_epochs", max_texts="sft_texts")),
+        replace(base.preferences, **_changes(options, pairs="pairs")),
+        base.reward,
+        replace(base.ppo, **ppo),
+    )
+    return Chain(task, settings, options.out, options.device, options.threads, records)
+
+
+RUN_OPTIONS = (
+    "task seed dataset model tokenizer preferences sft_epochs sft_texts pairs updates batch_size learning_rate kl_coef "
+    "kl_target max_new_tokens device threads"
+).split()
+
+
+def run_pipeline(args: argparse.Namespace) -> int:
+    """``pipeline``: run, write ``report.json`` and ``preferences.jsonl``, print the table."""
+    from rlhf_utils import report
+    from rlhf_utils.artifacts import ensure_writable
+    from rlhf_utils.pipeline import run
+    from rlhf_utils.preferences import write_records
+
+    start = time.monotonic()
+    ensure_writable(args.out)
+    chain = _chain(args)
+    options = {name: getattr(args, name) for name in RUN_OPTIONS}
+    for name in ("dataset", "model", "tokenizer", "preferences"):
+        if options[name] and Path(options[name]).exists():
+            options[name] = str(Path(options[name]).resolve())  # `generate` may be called from another folder
+    (args.out / "run.json").write_text(json.dumps(options, indent=1) + "\n", encoding="utf8")
+    result = run(chain)
+    result["seconds"] = round(time.monotonic() - start, 1)
+    if not chain.task.load_reward:
+        write_records(chain.preferences, args.out / "preferences.jsonl")
+    (args.out / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf8")
+    print(report.as_text(result))
+    print(f"Report: {args.out / 'report.json'}")
+    return 0
+
+
+def finished_run(out: Path) -> object:
+    """The chain of a finished run.
+
+    Raises:
+        UserError: there is none in the folder.
+    """
+    if not (out / "report.json").is_file():
+        raise UserError(f"{out} holds no finished run.", f"Run: rlhf-utils pipeline --out {out}")
+    options = argparse.Namespace(**json.loads((out / "run.json").read_text(encoding="utf8")), out=out)
+    options.preferences = options.preferences and Path(options.preferences)
+    return _chain(options)
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    """``generate``: print samples, one a line."""
+    from rlhf_utils.generation import sample_texts
+    from rlhf_utils.runtime import seed_everything
+
+    chain = finished_run(args.out)
+    model = chain.policy if args.model == "ppo" else chain.sft_model
+    unknown = chain.task.tokenizer.unk_token_id
+    ids = chain.task.tokenizer(args.prompt)["input_ids"]
+    if unknown is not None and unknown in ids and unknown != chain.task.tokenizer.eos_token_id:
+        words = [w for w in args.prompt.split() if chain.task.tokenizer.convert_tokens_to_ids(w) == unknown]
+        raise UserError(f"Not in the vocabulary: {', '.join(words)}.", "Use words of the task's language.")
+    limit = args.max_new_tokens or chain.task.max_new_tokens
+    generator = seed_everything(args.seed)
+    prompts = [args.prompt] * args.number
+    samples = sample_texts(model, chain.task.tokenizer, prompts, limit, args.temperature, generator)
+    print("\n".join(samples.texts(chain.task.tokenizer)))
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """``export``: a folder for ``AutoModelForCausalLM.from_pretrained``."""
+    from rlhf_utils.artifacts import ensure_writable
+
+    chain = finished_run(args.out)
+    ensure_writable(args.to)
+    chain.policy.save_pretrained(args.to)
+    chain.task.tokenizer.save_pretrained(args.to)
+    print(f"Written to {args.to}; AutoModelForCausalLM.from_pretrained reads it.")
+    return 0
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """``doctor``: what one needs to know when something doesn't work."""
+    import socket
+
+    import torch
+
+    from rlhf_utils.artifacts import cache_folder, listing
+    from rlhf_utils.runtime import pick_device, use_threads
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=5).close()
+        hub = "reachable"
+    except OSError:
+        hub = "not reachable: use --task tiny, or local folders for the other tasks"
+    try:
+        memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (AttributeError, ValueError, OSError):
+        memory = "unknown on this system"
+    rows = listing()
+    lines = {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{name: installed(name) for name in ("rlhf_utils", "torch", "transformers", "datasets", "trl", "plotly")},
+        "device": f"{pick_device()} ({torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'})",
+        "threads": str(use_threads()),
+        "memory": memory,
+        "hub": hub,
+        "cache": f"{cache_folder()}: {len(rows)} artefacts, {sum(size for _, size, _ in rows) / 2**20:.1f} MiB",
+        "disk": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here",
+    }
+    for name, value in lines.items():
+        print(f"{name:>14}  {value}")
+    return 0
+
+
+def run_cache(args: argparse.Namespace) -> int:
+    """``cache``: list or clear artefacts."""
+    from rlhf_utils import artifacts
+
+    root = args.out or artifacts.cache_folder()
+    if args.action == "clear":
+        print(f"Deleted {artifacts.clear(root)} artefacts from {root}")
+        return 0
+    for name, size, changed in artifacts.listing(root):
+        print(f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(changed))}  {size / 2**20:8.2f} MiB  {name}")
+    print(f"in {root}")
+    return 0
+
+
+def run_pretrain(args: argparse.Namespace) -> int:
+    """``pretrain``: the recipe of the shipped base model."""
+    from rlhf_utils.artifacts import ensure_writable
+    from rlhf_utils.pretrain import pretrain
+
+    print(json.dumps(pretrain(ensure_writable(args.to)), indent=1))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 where the user can mend something."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        from rlhf_utils.training import TrainingError
+
+        if not isinstance(error, TrainingError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+    return 2
