@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, is_dataclass
@@ -28,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf_utils.errors import UserError
+from rlhf_utils.progress import note
 
 PACKAGE = "rlhf_utils"
 # Modules that don't change what a stage computes: where results lie, how progress looks, what an error says.
@@ -41,14 +43,17 @@ def cache_folder() -> Path:
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
+    """Drop docstrings, and the strings that document a variable behind its assignment."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body:
-            continue
-        first = body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        if isinstance(body, list):
+            node.body = [s for s in body if not _is_text(s)] or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
+
+
+def _is_text(statement: ast.AST) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 @cache
@@ -109,7 +114,7 @@ def code_hash(*modules: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def make_key(**parts: Any) -> str:
+def make_key(**parts: object) -> str:
     """Sixteen hex digits for a stage's ingredients: dataclasses, strings, numbers, lists and dictionaries of them."""
     plain = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in parts.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -199,20 +204,29 @@ def get_or_make(
     folder = root / f"{stage}-{key}"
     with FileLock(root / f".{folder.name}.lock"):
         try:
-            return load(folder)
+            found = load(folder)
+            note(f"{stage}: taken from {folder}")
+            return found
         except FileNotFoundError:
             pass
         except ValueError as error:
             warnings.warn(f"{error}. It is made again.", stacklevel=2)
-        tensors, meta = make()
-        save(folder, tensors, meta)
+        start = time.monotonic()
+        save(folder, *make())
+        note(f"{stage}: made in {time.monotonic() - start:.0f} s")
         return load(folder)
+
+
+def _is_artefact(folder: Path) -> bool:
+    if not (folder / "meta.json").exists():
+        return False
+    return {p.name for p in folder.iterdir()} <= {"meta.json", "tensors.safetensors"}  # else it is somebody else's
 
 
 def listing(root: Path | None = None) -> list[tuple[str, int, float]]:
     """All artefacts: name, size in bytes, time of last change (seconds since the epoch), newest first."""
     root = root or cache_folder()
-    folders = [f for f in root.iterdir() if (f / "meta.json").exists()] if root.is_dir() else []
+    folders = [f for f in root.iterdir() if _is_artefact(f)] if root.is_dir() else []
     rows = [(f.name, sum(p.stat().st_size for p in f.iterdir()), f.stat().st_mtime) for f in folders]
     return sorted(rows, key=lambda row: -row[2])
 

@@ -15,9 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rlhf_utils.errors import UserError
+
+if TYPE_CHECKING:  # imported where they are needed: --help and a mistyped option should answer at once
+    from transformers import PreTrainedModel
+
+    from rlhf_utils.pipeline import Chain
+    from rlhf_utils.tasks import Task
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -113,7 +119,7 @@ def _changes(args: argparse.Namespace, **names: str) -> dict[str, object]:
     return {field: value for field, option in names.items() if (value := getattr(args, option)) is not None}
 
 
-def _chain(options: argparse.Namespace) -> object:
+def _chain(options: argparse.Namespace) -> Chain:
     from rlhf_utils.pipeline import Chain, Settings, default_settings
     from rlhf_utils.preferences import read_records
     from rlhf_utils.tasks import load_task
@@ -142,10 +148,10 @@ def _chain(options: argparse.Namespace) -> object:
     return Chain(task, settings, options.out, options.device, options.threads, records)
 
 
-RUN_OPTIONS = (
-    "task seed dataset model tokenizer preferences sft_epochs sft_texts pairs updates batch_size learning_rate kl_coef "
-    "kl_target max_new_tokens device threads"
-).split()
+RUN_OPTIONS = [
+    "task", "seed", "dataset", "model", "tokenizer", "preferences", "sft_epochs", "sft_texts", "pairs", "updates",
+    "batch_size", "learning_rate", "kl_coef", "kl_target", "max_new_tokens", "device", "threads",
+]  # fmt: skip
 
 
 def run_pipeline(args: argparse.Namespace) -> int:
@@ -173,17 +179,22 @@ def run_pipeline(args: argparse.Namespace) -> int:
     return 0
 
 
-def finished_run(out: Path) -> object:
-    """The chain of a finished run.
+def finished_run(out: Path, stage: str) -> tuple[Task, PreTrainedModel]:
+    """Task and language model (``sft`` or ``ppo``) of a finished run.
 
     Raises:
         UserError: there is none in the folder.
     """
-    if not (out / "report.json").is_file():
-        raise UserError(f"{out} holds no finished run.", f"Run: rlhf-utils pipeline --out {out}")
-    options = argparse.Namespace(**json.loads((out / "run.json").read_text(encoding="utf8")), out=out)
-    options.preferences = options.preferences and Path(options.preferences)
-    return _chain(options)
+    from rlhf_utils.pipeline import load_trained
+    from rlhf_utils.tasks import load_task
+
+    try:
+        options = json.loads((out / "run.json").read_text(encoding="utf8"))
+        names = json.loads((out / "report.json").read_text(encoding="utf8"))["artifacts"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{out} holds no finished run.", f"Run: rlhf-utils pipeline --out {out}") from None
+    task = load_task(options["task"], options["dataset"], options["model"], options["tokenizer"])
+    return task, load_trained(task, out / names[stage])
 
 
 def run_generate(args: argparse.Namespace) -> int:
@@ -191,18 +202,16 @@ def run_generate(args: argparse.Namespace) -> int:
     from rlhf_utils.generation import sample_texts
     from rlhf_utils.runtime import seed_everything
 
-    chain = finished_run(args.out)
-    model = chain.policy if args.model == "ppo" else chain.sft_model
-    unknown = chain.task.tokenizer.unk_token_id
-    ids = chain.task.tokenizer(args.prompt)["input_ids"]
-    if unknown is not None and unknown in ids and unknown != chain.task.tokenizer.eos_token_id:
-        words = [w for w in args.prompt.split() if chain.task.tokenizer.convert_tokens_to_ids(w) == unknown]
-        raise UserError(f"Not in the vocabulary: {', '.join(words)}.", "Use words of the task's language.")
-    limit = args.max_new_tokens or chain.task.max_new_tokens
-    generator = seed_everything(args.seed)
+    task, model = finished_run(args.out, args.model)
+    words = task.tokenizer
+    unknown = words.unk_token_id
+    if unknown not in (None, words.eos_token_id) and unknown in words(args.prompt)["input_ids"]:
+        missing = [w for w in args.prompt.split() if words.convert_tokens_to_ids(w) == unknown]
+        raise UserError(f"Not in the vocabulary: {', '.join(missing)}.", "Use words of the task's language.")
+    limit = args.max_new_tokens or task.max_new_tokens
     prompts = [args.prompt] * args.number
-    samples = sample_texts(model, chain.task.tokenizer, prompts, limit, args.temperature, generator)
-    print("\n".join(samples.texts(chain.task.tokenizer)))
+    samples = sample_texts(model, words, prompts, limit, args.temperature, seed_everything(args.seed))
+    print("\n".join(samples.texts(words)))
     return 0
 
 
@@ -210,22 +219,20 @@ def run_export(args: argparse.Namespace) -> int:
     """``export``: a folder for ``AutoModelForCausalLM.from_pretrained``."""
     from rlhf_utils.artifacts import ensure_writable
 
-    chain = finished_run(args.out)
+    task, policy = finished_run(args.out, "ppo")
     ensure_writable(args.to)
-    chain.policy.save_pretrained(args.to)
-    chain.task.tokenizer.save_pretrained(args.to)
+    policy.save_pretrained(args.to)
+    task.tokenizer.save_pretrained(args.to)
     print(f"Written to {args.to}; AutoModelForCausalLM.from_pretrained reads it.")
     return 0
 
 
 def run_doctor(args: argparse.Namespace) -> int:
     """``doctor``: what one needs to know when something doesn't work."""
-    import socket
-
     import torch
 
     from rlhf_utils.artifacts import cache_folder, listing
-    from rlhf_utils.runtime import pick_device, use_threads
+    from rlhf_utils.runtime import hub_reachable, pick_device, use_threads
 
     def installed(name: str) -> str:
         try:
@@ -233,11 +240,7 @@ def run_doctor(args: argparse.Namespace) -> int:
         except PackageNotFoundError:
             return "not installed"
 
-    try:
-        socket.create_connection(("huggingface.co", 443), timeout=5).close()
-        hub = "reachable"
-    except OSError:
-        hub = "not reachable: use --task tiny, or local folders for the other tasks"
+    hub = "reachable" if hub_reachable() else "not reachable: use --task tiny, or local folders for the other tasks"
     try:
         memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     except (AttributeError, ValueError, OSError):

@@ -89,7 +89,9 @@ def sample_tokens(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     uniform = torch.rand(logits.shape[0], 1, generator=generator).to(logits.device)
     cumulative = logits.softmax(-1).cumsum(-1)
     # Rounding can leave the last sum below the uniform number; the clamp keeps the index inside the vocabulary.
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:]).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    # From the right: a uniform number of exactly 0 must not draw a token of probability 0.
+    drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return drawn.squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def sample(

@@ -108,8 +108,8 @@ class PolicyWithValueHead(nn.Module):
 class RewardModel(nn.Module):
     r"""A trunk and a linear head that reads the last real token: :math:`r(x, y) = w^\top h_\text{last} + b`.
 
-    The head starts at standard deviation :math:`1/\sqrt{d+1}` and bias 0 (Ziegler et al. 2019). A pairwise loss leaves the
-    offset free; PPO shifts and scales the scores before it uses them.
+    The head starts at standard deviation :math:`1/\sqrt{d+1}` and bias 0 (Ziegler et al. 2019). A pairwise loss leaves
+    the offset free; PPO shifts and scales the scores before it uses them.
 
     Args:
         lm: the language model whose trunk is copied; it is left as it is.

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from rlhf_utils import artifacts
 from rlhf_utils.artifacts import code_hash, get_or_make, make_key, text_hash
+from rlhf_utils.errors import UserError
 from rlhf_utils.evaluation import Evaluation, evaluate
 from rlhf_utils.models import RewardModel
 from rlhf_utils.ppo import PPOConfig, PPOResult, ScoreScale, train_ppo
@@ -65,9 +66,8 @@ def default_settings(task: Task) -> Settings:
     pairs = PreferenceConfig(pairs=12_000, held_out_pairs=1000)
     ppo = PPOConfig(learning_rate=3e-4)
     if sum(p.numel() for p in task.load_base_model().parameters()) < 20_000_000:
-        # A model from nothing: high rates, and a quarter of the rows for SFT, since the softmax over GPT-2's 50,257
-        # tokens would otherwise take most of the time.
-        sft = SFTConfig(epochs=1.0, batch_size=32, learning_rate=2e-3, max_texts=16_000)
+        # A model from nothing learns at higher rates than a pretrained one.
+        sft = SFTConfig(epochs=3.0, batch_size=32, learning_rate=2e-3)
         return Settings(sft, pairs, RewardConfig(epochs=2, batch_size=64, learning_rate=1e-3), ppo)
     sft = SFTConfig(epochs=0.0 if task.name == "imdb" else 1.0, batch_size=32, learning_rate=5e-5)
     reward = RewardConfig(epochs=1, batch_size=32, learning_rate=2e-5)
@@ -153,8 +153,10 @@ class Chain:
                 held_out = from_labels(task.validation, config.held_out_pairs, f"{task.name} labels", config.seed)
                 return {}, {"records": [asdict(r) for r in records], "held_out": chosen_rejected(held_out)}
             generator = seed_everything(config.seed)
-            pairs = sample_pairs(self.sft_model, task, task.train_prompts, config.pairs, generator)
-            fresh = sample_pairs(self.sft_model, task, task.eval_prompts, config.held_out_pairs, generator)
+            pairs = sample_pairs(self.sft_model, task, task.train_prompts, config.pairs, generator, self.threads)
+            fresh = sample_pairs(
+                self.sft_model, task, task.eval_prompts, config.held_out_pairs, generator, self.threads
+            )
             scores = [task.judge.scores([p + r for p, a, b in fresh for r in (a, b)][i::2]) for i in (0, 1)]
             held_out = [
                 (p + a, p + b) if score_a > score_b else (p + b, p + a)
@@ -223,9 +225,9 @@ class Chain:
         return model_reward(self.reward_model)
 
     def reward_accuracies(self) -> dict[str, float | None]:
-        """``pair_accuracy`` on held-out pairs; ``label_accuracy`` on validation rows, with a threshold from training rows.
+        """``pair_accuracy`` on held-out pairs; ``label_accuracy`` on validation rows.
 
-        Both are None where the reward is not a trained model.
+        The threshold behind the labels comes from training rows. Both are None where the reward is not a trained model.
         """
         if self.task.load_reward:
             return {"pair_accuracy": None, "label_accuracy": None}
@@ -301,6 +303,23 @@ def replace_preferences(chain: Chain, preferences: list[Preference] | None) -> C
     return Chain(chain.task, chain.settings, chain.root, str(chain.device), chain.threads, preferences)
 
 
+def load_trained(task: Task, folder: Path) -> PreTrainedModel:
+    """A language model of a finished run, whatever the code has become since.
+
+    Args:
+        task: of the run.
+        folder: of the artefact ``sft-…`` or ``ppo-…``.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        tensors, _ = artifacts.load(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"The model in {folder} can't be read ({error}).", "Run the pipeline again.") from None
+    return _with_weights(task.load_base_model(), tensors)
+
+
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """Named parameters; tied weights appear once."""
     return {name: p.detach() for name, p in model.named_parameters()}
@@ -326,6 +345,7 @@ def run(chain: Chain) -> dict[str, Any]:
         "reward_model": chain.reward_accuracies(),
         "policy": after.numbers(),
         "settings": asdict(chain.settings),
+        "artifacts": {"sft": f"sft-{chain.sft_key}", "ppo": f"ppo-{chain.ppo_key}"},
         "samples": [
             {"prompt": p, "sft": a, "sft_judge": x, "policy": b, "policy_judge": y}
             for (p, a, x), (_, b, y) in zip(before.texts, after.texts, strict=True)

@@ -1,8 +1,8 @@
 r"""Proximal policy optimisation of a language model, with a penalty for leaving the reference.
 
-What is maximised is :math:`\mathbb{E}_{y\sim\pi}[r(x, y)] - \beta\,\mathrm{KL}(\pi\,\|\,\pi_\mathrm{ref})`. The module reads top to
-bottom: settings, rewards, advantages, losses, one update, training. Sources: Schulman et al. 2017 (PPO), Schulman et al.
-2016 (GAE), Ziegler et al. 2019 and Ouyang et al. 2022 (language models).
+What is maximised is :math:`\mathbb{E}_{y\sim\pi}[r(x, y)] - \beta\,\mathrm{KL}(\pi\,\|\,\pi_\mathrm{ref})`. The
+module reads top to bottom: settings, rewards, advantages, losses, one update, training. Sources: Schulman et al. 2017
+(PPO), Schulman et al. 2016 (GAE), Ziegler et al. 2019 and Ouyang et al. 2022 (language models).
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class PPOConfig:
     score_samples: int = 512  # samples of the SFT policy that fix the score's mean and deviation
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.minibatch_size > self.batch_size:
+            raise ValueError(f"minibatch_size {self.minibatch_size} exceeds batch_size {self.batch_size}")
+
 
 def token_rewards(
     scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, kl_coef: float
@@ -76,7 +80,8 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     r"""Generalised advantage estimation, backwards from each response's end.
 
-    .. math:: \delta_t = r_t + \gamma V_{t+1} - V_t, \qquad A_t = \delta_t + \gamma\lambda A_{t+1}, \qquad G_t = A_t + V_t
+    .. math:: \delta_t = r_t + \gamma V_{t+1} - V_t, \qquad A_t = \delta_t + \gamma\lambda A_{t+1},
+              \qquad G_t = A_t + V_t
 
     After the last response token both :math:`V` and :math:`A` are 0. Schulman et al. (2016), arXiv 1506.02438.
 
@@ -135,7 +140,8 @@ def policy_loss(
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, response_mask: Tensor, clip_range: float) -> Tensor:
     r"""Half the squared error of the values, the larger of the plain and the clipped one.
 
-    .. math:: L = \frac{1}{2\sum m} \sum_t m_t \max\left((V_t - G_t)^2,\ (\mathrm{clip}(V_t, V^\mathrm{old}_t \pm \epsilon) - G_t)^2\right)
+    .. math:: L = \frac{1}{2\sum m} \sum_t m_t \max\left((V_t - G_t)^2,
+              \ (\mathrm{clip}(V_t, V^\mathrm{old}_t \pm \epsilon) - G_t)^2\right)
 
     Args:
         values: of the current value head, (B, R), with gradient.
@@ -144,6 +150,8 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, response_mas
         response_mask: (B, R).
         clip_range: ε, in the unit of the values.
     """
+    hidden = ~response_mask.bool()
+    values, old_values, returns = (x.masked_fill(hidden, 0.0) for x in (values, old_values, returns))
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), response_mask)
 
@@ -162,7 +170,8 @@ class FixedKL:
 class AdaptiveKL:
     r"""A KL coefficient that steers the KL towards a target.
 
-    .. math:: \beta \leftarrow \beta\,(1 + \mathrm{clip}(\mathrm{KL}/\mathrm{target} - 1, \pm 0.2) \cdot \text{episodes} / 10\,000)
+    .. math:: \beta \leftarrow \beta\,(1 + \mathrm{clip}(\mathrm{KL}/\mathrm{target} - 1, \pm 0.2)
+              \cdot \text{episodes} / 10\,000)
 
     Ziegler et al. (2019), arXiv 1909.08593, section 2.2.
     """

@@ -78,14 +78,19 @@ def choice_probability(score_a: float, score_b: float, temperature: float) -> fl
 
 
 def sample_pairs(
-    model: PreTrainedModel, task: Task, prompts: Sequence[str], number: int, generator: torch.Generator
+    model: PreTrainedModel,
+    task: Task,
+    prompts: Sequence[str],
+    number: int,
+    generator: torch.Generator,
+    threads: int | None = None,
 ) -> list[tuple[str, str, str]]:
     """Pairs of different, finished responses to the same prompt: (prompt, response a, response b).
 
     A response that ran into the length cap is drawn again, since people are asked about finished texts; the penalty
     for a missing EOS is PPO's business.
     """
-    use_threads()
+    use_threads(threads)
     found: list[tuple[str, str, str]] = []
     batch = 128
     bar = progress(range(20 * math.ceil(number / batch)), "sampling pairs", total=math.ceil(number / batch))
@@ -198,7 +203,7 @@ def read_records(path: Path) -> list[Preference]:
         raise UserError(f"{path} is not a file.", "Give a file of preference records, one JSON object a line.")
     names = [f.name for f in fields(Preference)]
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf8").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -211,6 +216,9 @@ def read_records(path: Path) -> list[Preference]:
             raise UserError(
                 f"{path}, line {number}: {missing}.", f"A record has the fields {', '.join(names)}."
             ) from None
+        wrong = [n for n in names if n != "seconds" and not isinstance(row[n], str)]
+        if wrong:
+            raise UserError(f"{path}, line {number}: {wrong[0]} is not a text.", "Give it in quotation marks.")
         if record.choice not in CHOICES:
             raise UserError(f"{path}, line {number}: choice is {record.choice!r}.", "It must be a, b or tie.")
         records.append(record)

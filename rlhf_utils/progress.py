@@ -23,7 +23,17 @@ def in_book_build() -> bool:
     return os.environ.get("RLHF_UTILS_BOOK") == "1"
 
 
+def bars_shown() -> bool:
+    """Whether progress bars belong here."""
+    return not in_book_build() and (in_notebook() or sys.stderr.isatty())
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None) -> tqdm[T]:
     """Wrap an iterable in a progress bar; ``set_postfix`` on the result shows numbers beside it."""
-    shown = not in_book_build() and (in_notebook() or sys.stderr.isatty())
-    return tqdm(items, desc=description, total=total, disable=not shown, leave=False, mininterval=0.2)
+    return tqdm(items, desc=description, total=total, disable=not bars_shown(), leave=False, mininterval=0.2)
+
+
+def note(text: str) -> None:
+    """One line about a stage, on standard error; silent in notebooks and in a book build."""
+    if not in_book_build() and not in_notebook():
+        print(text, file=sys.stderr, flush=True)

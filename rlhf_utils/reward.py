@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from rlhf_utils.errors import UserError
 from rlhf_utils.generation import Samples
 from rlhf_utils.models import RewardModel
 from rlhf_utils.progress import progress
@@ -118,8 +119,11 @@ def train_reward_model(
         threads: see :func:`rlhf_utils.runtime.use_threads`.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or the gradient is not finite; the weights are those before that step.
+        UserError: there is no pair.
     """
+    if not pairs:
+        raise UserError("There is no pair to learn from; ties don't count.", "Prefer a or b in at least one pair.")
     use_threads(threads)
     seed_everything(config.seed)
     rng = random.Random(config.seed)
@@ -144,7 +148,8 @@ def train_reward_model(
         check_finite(loss, "reward model", step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        check_finite(norm, "reward model", step)
         optimizer.step()
         schedule.step()
         result.losses.append(loss.item())
@@ -178,7 +183,9 @@ def best_threshold(scores: Tensor, labels: Tensor) -> float:
     # Cutting below row i calls rows i.. positive: right are the negatives before i and the positives from i on.
     negatives_before = torch.cat([torch.zeros(1), (1 - is_positive).cumsum(0)])
     positives_after = torch.cat([is_positive.flip(0).cumsum(0).flip(0), torch.zeros(1)])
-    cut = int((negatives_before + positives_after).argmax())
+    right = negatives_before + positives_after
+    right[1:-1][ordered[1:] == ordered[:-1]] = -1  # no threshold parts equal scores
+    cut = int(right.argmax())
     edges = torch.cat([ordered[:1] - 1, ordered, ordered[-1:] + 1])
     return float((edges[cut] + edges[cut + 1]) / 2)
 

@@ -78,7 +78,9 @@ def score_rollout(
 
 
 def penalise_missing_eos(scores: Tensor, ended: Tensor, penalty: float) -> Tensor:
-    """Subtract ``penalty`` from the score of each response without EOS (TRL's convention; OpenAI 2019 replaces the score).
+    """Subtract ``penalty`` from the score of each response without EOS.
+
+    This is TRL's convention; OpenAI's of 2019 replaces the score.
 
     Args:
         scores: (B,), normalised.

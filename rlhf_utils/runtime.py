@@ -1,44 +1,55 @@
 """Device, precision, threads and seeds: the only place that touches them.
 
-Import this before torch does its first parallel work: the waiting policy of OpenMP's threads is read once.
+How OpenMP's threads wait is set in ``rlhf_utils/__init__.py``, since torch reads it when it is loaded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
-
-# A waiting OpenMP thread spins by default. On a shared machine the spinning steals the core that the other thread
-# needs, and a step can take ten times as long. Passive waiting costs a few per cent on an idle machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# The fast tokenizers warn, at every fork of a data loader, unless this is set.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from functools import cache
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 import transformers
 
+from rlhf_utils import THREADS_SPIN
+from rlhf_utils.errors import UserError
+
 transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device by name, or else a GPU if there is one, or else the CPU."""
+    """The device by name, or else a GPU if there is one, or else the CPU.
+
+    Raises:
+        UserError: torch doesn't know the name, or can't use that device here.
+    """
     if name:
-        return torch.device(name)
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0][:160]
+            raise UserError(f"The device {name!r} can't be used ({reason}).", "Leave it out, or give cpu.") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
 
 
 def use_threads(threads: int | None = None) -> int:
-    """Set torch's number of threads and return it: the given number, else the cores that this process may use, at most 8.
+    """Set torch's number of threads and return it.
+
+    It is the given number, or else that of the cores that this process may use, at most 8; but 1 if torch was imported
+    before this package, since its threads then spin while they wait.
 
     Two threads took 0.75 of one thread's time on two idle cores and, thanks to passive waiting, 1.14 of it when another
-    process kept one core busy (with spinning threads: 1.9).
+    process kept one core busy. Spinning threads took 1.9 of it, and 40 times it when five processes shared the two.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = threads or min(allowed, 8)
+    threads = threads or (1 if THREADS_SPIN else min(allowed, 8))
     torch.set_num_threads(threads)
     return threads
 
@@ -51,6 +62,19 @@ def seed_everything(seed: int) -> torch.Generator:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     return torch.Generator().manual_seed(seed)
+
+
+@cache
+def hub_reachable() -> bool:
+    """Whether the Hugging Face hub answers; asked once. The hub's own client would retry for a minute."""
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

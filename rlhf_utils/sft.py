@@ -122,7 +122,7 @@ def train_sft(
         description: stands beside the progress bar.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or the gradient is not finite; the weights are those before that step.
     """
     use_threads(threads)
     seed_everything(config.seed)
@@ -145,7 +145,8 @@ def train_sft(
         check_finite(loss, description, step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        check_finite(norm, description, step)
         optimizer.step()
         schedule.step()
         result.losses.append(loss.item())

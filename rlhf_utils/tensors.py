@@ -1,7 +1,7 @@
 """Pure functions on tensors: padding, masked statistics, log-probabilities and estimators of the KL divergence.
 
-Shapes: ``B`` rows of a batch, ``T`` positions, ``R`` response positions, ``V`` vocabulary. A mask is 1 (or True) where a
-position counts.
+Shapes: ``B`` rows of a batch, ``T`` positions, ``R`` response positions, ``V`` vocabulary. A mask is 1 (or True) where
+a position counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, both (B, T), with the padding in front: what sampling needs, so that all prompts end together."""
+    """Token ids and mask, both (B, T), with the padding in front: for sampling, so that all prompts end together."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -55,22 +55,27 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def masked_var(values: Tensor, mask: Tensor) -> Tensor:
-    r"""Variance over the positions that count, with divisor :math:`n` (no Bessel correction); 0 where nothing counts."""
+    r"""Variance over the positions that count, with divisor :math:`n` (no Bessel correction); 0 if nothing counts."""
     mean = masked_mean(values, mask)
     return masked_mean((values.masked_fill(~mask.bool(), 0.0) - mean) ** 2, mask)
 
 
 def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    r"""Shift and scale to mean 0 and variance 1 over the mask, :math:`(x - \mu) / \sqrt{\sigma^2 + \epsilon}`; 0 elsewhere."""
+    r"""Shift and scale to mean 0 and variance 1 over the mask; 0 elsewhere.
+
+    .. math:: (x - \mu) / \sqrt{\sigma^2 + \epsilon}
+    """
+    hidden = ~mask.bool()
+    values = values.masked_fill(hidden, 0.0)
     mean, var = masked_mean(values, mask), masked_var(values, mask)
-    return ((values - mean) * torch.rsqrt(var + eps)).masked_fill(~mask.bool(), 0.0)
+    return ((values - mean) * torch.rsqrt(var + eps)).masked_fill(hidden, 0.0)
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     r"""Log-probability of each token under its own logits, :math:`z_y - \log\sum_v e^{z_v}`.
 
     Args:
-        logits: (..., V), already aligned: ``logits[..., t, :]`` is the distribution that ``tokens[..., t]`` was drawn from.
+        logits: (..., V), already aligned: ``tokens[..., t]`` was drawn from the distribution of ``logits[..., t, :]``.
         tokens: (...), ids.
     """
     return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
@@ -83,7 +88,9 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    r"""Estimator of :math:`\mathrm{KL}(\pi\|\pi_\mathrm{ref})` from samples of :math:`\pi`: :math:`k_1 = \log\pi - \log\pi_\mathrm{ref}`.
+    r"""Estimator of :math:`\mathrm{KL}(\pi\|\pi_\mathrm{ref})` from samples of :math:`\pi`.
+
+    .. math:: k_1 = \log\pi - \log\pi_\mathrm{ref}
 
     Unbiased; single values may be negative. Schulman, "Approximating KL Divergence" (2020).
     """
@@ -96,14 +103,17 @@ def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    r""":math:`k_3 = \rho - 1 - \log\rho` with :math:`\rho = \pi_\mathrm{ref}/\pi`: unbiased, never negative. Schulman (2020).
+    r""":math:`k_3 = \rho - 1 - \log\rho`, :math:`\rho = \pi_\mathrm{ref}/\pi`: unbiased, never negative.
 
-    ``expm1`` keeps the digits that the subtraction of 1 would lose when the policies agree.
+    ``expm1`` keeps the digits that the subtraction of 1 would lose when the policies agree. Schulman (2020).
     """
     log_ratio = ref_logprobs - logprobs
     return torch.expm1(log_ratio) - log_ratio
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    r"""Share of the returns' variance that the values explain, :math:`1 - \mathrm{Var}(G - V) / \mathrm{Var}(G)`, over the mask."""
+    r"""Share of the returns' variance over the mask that the values explain.
+
+    .. math:: 1 - \mathrm{Var}(G - V) / \mathrm{Var}(G)
+    """
     return 1 - masked_var(returns - values, mask) / masked_var(returns, mask).clamp(min=1e-12)

@@ -28,8 +28,8 @@ def check_finite(loss: Tensor, stage: str, step: int) -> None:
     """
     if not torch.isfinite(loss).all():
         raise TrainingError(
-            f"{stage}: the loss is {loss.item()} at step {step}, so training stopped before it reached the weights. "
-            "Lower the learning rate, or look for a reward or a text that is not finite."
+            f"{stage}: the loss or its gradient is {loss.item()} at step {step}, so training stopped before it "
+            "reached the weights. Lower the learning rate, or look for a reward or a text that is not finite."
         )
 
 

@@ -51,8 +51,8 @@ class Task:
         eval_prompts: other openings, for evaluation.
         judge: scores finished texts.
         judge_accuracy: share of the validation rows whose label the judge reproduces.
-        feedback: where preferences come from: ``annotators`` compare samples of the SFT policy by the judge's score with
-            noise; ``labels`` prefer a positive text to a negative one.
+        feedback: where preferences come from: ``annotators`` compare samples of the SFT policy by the judge's score
+            with noise; ``labels`` prefer a positive text to a negative one.
         max_new_tokens: cap on a response's length.
         key: hash of all that the texts and the base model depend on.
         load_reward: a ready reward that takes the place of a trained reward model, if the task has one.

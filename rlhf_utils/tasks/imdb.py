@@ -18,6 +18,7 @@ from rlhf_utils.tasks.sst2 import (
     OFFLINE,
     ClassifierJudge,
     first_line,
+    hub_options,
     load_model,
     load_tokenizer,
     read_rows,
@@ -33,7 +34,9 @@ MAX_WORDS = 40  # of a review: its beginning, of the length that the policy writ
 
 
 def classifier_reward(source: str, batch_size: int = 64) -> TextReward:
-    """A ready sentiment classifier as a reward: its logit of the positive class, which unlike a probability never saturates.
+    """A ready sentiment classifier as a reward: its logit of the positive class.
+
+    Unlike a probability, a logit never saturates.
 
     Args:
         source: folder or hub name of a sequence classifier whose last class is the positive one.
@@ -45,8 +48,8 @@ def classifier_reward(source: str, batch_size: int = 64) -> TextReward:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForSequenceClassification.from_pretrained(source).eval()
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub_options(source))
+        model = AutoModelForSequenceClassification.from_pretrained(source, **hub_options(source)).eval()
     except Exception as error:
         raise UserError(f"The classifier {source} could not be loaded ({first_line(error)}).", OFFLINE) from None
 

@@ -7,6 +7,7 @@ architecture, is trained on the other, so that it can't share the reward model's
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,21 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from rlhf_utils.artifacts import code_hash, make_key, text_hash
 from rlhf_utils.errors import UserError
+from rlhf_utils.progress import bars_shown
+from rlhf_utils.runtime import hub_reachable
 from rlhf_utils.tasks.base import Review, Task, check_tokenizer
 
 if TYPE_CHECKING:
@@ -42,6 +48,11 @@ class ClassifierJudge:
     name = "TF-IDF judge"
 
     def __init__(self, texts: Sequence[str], labels: Sequence[int]) -> None:
+        if len(set(labels)) < 2:
+            raise UserError(
+                "The judge's half of the training rows has fewer than two labels.",
+                "Give more rows, with labels 0 and 1.",
+            )
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -74,12 +85,17 @@ def read_rows(dataset: str | None, name: str, revision: str | None, text_column:
     Raises:
         UserError: the folder is missing or empty, a column is missing, or the hub can't be reached.
     """
-    from datasets import load_dataset
+    import datasets
+
+    if not bars_shown():
+        datasets.disable_progress_bars()
 
     if dataset is not None and not Path(dataset).exists():
         raise UserError(f"The data set folder {dataset} does not exist.", OFFLINE)
     try:
-        splits = load_dataset(dataset) if dataset else load_dataset(name, revision=revision)
+        if not dataset and not hub_reachable():
+            datasets.config.HF_HUB_OFFLINE = True  # take what an earlier run has cached, and ask nobody
+        splits = datasets.load_dataset(dataset) if dataset else datasets.load_dataset(name, revision=revision)
     except Exception as error:
         if dataset:
             raise UserError(
@@ -116,24 +132,76 @@ def first_line(error: Exception) -> str:
     return lines[0][:160]
 
 
+def is_missing_folder(source: str) -> bool:
+    """Whether a source is meant as a folder that isn't there; ``owner/name`` may be a repository on the hub."""
+    meant = source.startswith((".", "~", "/", "\\")) or source.count("/") > 1 or ":" in source
+    return meant and not Path(source).exists()
+
+
+def hub_options(source: str, revision: str | None = None) -> dict[str, object]:
+    """What ``from_pretrained`` needs to know: a folder has no revision, and without a network only the cache counts."""
+    if Path(source).exists():
+        return {}
+    return {"revision": revision, "local_files_only": not hub_reachable()}
+
+
 def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the hub, padded on the left, with a PAD of its own.
 
     Raises:
         UserError: it can't be loaded, or has no EOS.
     """
-    if os.sep in source and not Path(source).exists():
+    if is_missing_folder(source):
         raise UserError(f"The tokenizer folder {source} does not exist.", OFFLINE)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=None if Path(source).exists() else revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub_options(source, revision))
     except Exception as error:
         raise UserError(f"The tokenizer {source} could not be loaded ({first_line(error)}).", OFFLINE) from None
     tokenizer.padding_side = "left"
     return check_tokenizer(tokenizer, add_pad=True)
 
 
+def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer cut down to the tokens that the texts need; the texts are still split as before.
+
+    A model from nothing spends most of its time in the softmax over GPT-2's 50,257 tokens, most of which never occur.
+    Kept are the tokens that occur, the parts that they are merged from, and all single bytes, so any text can be read.
+
+    Args:
+        tokenizer: a fast tokenizer; one whose model isn't BPE is returned as it is.
+        texts: what will be read.
+    """
+    layout = json.loads(tokenizer.backend_tokenizer.to_str())
+    if layout["model"]["type"] != "BPE":
+        return tokenizer
+    names = tokenizer.convert_ids_to_tokens(sorted({i for row in tokenizer(list(texts))["input_ids"] for i in row}))
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in layout["model"]["merges"]]
+    parts = {"".join(merge): merge for merge in merges}
+    kept = {token for token in layout["model"]["vocab"] if len(token) == 1}
+    queue = list(names)
+    while queue:
+        token = queue.pop()
+        if token not in kept:
+            kept.add(token)
+            queue.extend(parts.get(token, ()))
+    special = [tokenizer.pad_token, tokenizer.eos_token]
+    ordered = special + [t for t in layout["model"]["vocab"] if t in kept and t not in special]
+    layout["model"]["vocab"] = {token: i for i, token in enumerate(ordered)}
+    layout["model"]["merges"] = [list(m) for m in merges if "".join(m) in kept and set(m) <= kept]
+    template = layout["added_tokens"][0]
+    layout["added_tokens"] = [
+        {**template, "id": i, "content": token, "special": True} for i, token in enumerate(special)
+    ]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(layout)),
+        pad_token=tokenizer.pad_token,
+        eos_token=tokenizer.eos_token,
+        padding_side="left",
+    )
+
+
 def small_config(tokenizer: PreTrainedTokenizerBase) -> GPT2Config:
-    """A two-layer GPT-2 for training from nothing on a CPU; most of its weights are the vocabulary's."""
+    """A two-layer GPT-2 for training from nothing on a CPU."""
     return GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=128,
@@ -157,15 +225,11 @@ def load_model(source: str, revision: str | None, tokenizer: PreTrainedTokenizer
     """
     if source == "from-config":
         torch.manual_seed(0)
-        from transformers import GPT2LMHeadModel
-
         return GPT2LMHeadModel(small_config(tokenizer)).eval()
-    if os.sep in source and not Path(source).exists():
+    if is_missing_folder(source):
         raise UserError(f"The model folder {source} does not exist.", OFFLINE)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=None if Path(source).exists() else revision, dtype=torch.float32
-        )
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **hub_options(source, revision))
     except Exception as error:
         raise UserError(f"The model {source} could not be loaded ({first_line(error)}).", OFFLINE) from None
     if model.get_input_embeddings().num_embeddings < len(tokenizer):
@@ -182,7 +246,12 @@ def word_prompts(texts: Sequence[str]) -> tuple[list[str], list[str]]:
         if len(words) > length + 2:
             found.append(" ".join(words[:length]))
     distinct = list(dict.fromkeys(found))
-    return [p for p in distinct if side(p, 5)], [p for p in distinct if not side(p, 5)]
+    train, held_out = [p for p in distinct if side(p, 5)], [p for p in distinct if not side(p, 5)]
+    if not train or not held_out:
+        raise UserError(
+            "Too few texts are long enough to take a prompt from.", "Give more texts of seven or more words."
+        )
+    return train, held_out
 
 
 def load(dataset: str | None = None, model: str | None = None, tokenizer: str | None = None) -> Task:
@@ -203,6 +272,8 @@ def load(dataset: str | None = None, model: str | None = None, tokenizer: str | 
     )
     words = load_tokenizer(words_from, MODEL[1] if words_from == MODEL[0] else None)
     rows = read_rows(dataset, *DATASET, text_column="sentence")
+    if source == "from-config":
+        words = trim_tokenizer(words, [r.text for r in rows["train"]])
     ours = [r for r in rows["train"] if side(r.text, 2) == 0]
     others = [r for r in rows["train"] if side(r.text, 2) == 1]
     judge = ClassifierJudge([r.text for r in others], [r.label for r in others])
