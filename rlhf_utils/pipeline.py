@@ -67,7 +67,7 @@ def default_settings(task: Task) -> Settings:
     ppo = PPOConfig(learning_rate=3e-4)
     if sum(p.numel() for p in task.load_base_model().parameters()) < 20_000_000:
         # A model from nothing learns at higher rates than a pretrained one.
-        sft = SFTConfig(epochs=3.0, batch_size=32, learning_rate=2e-3)
+        sft = SFTConfig(epochs=2.0, batch_size=32, learning_rate=2e-3)
         return Settings(sft, pairs, RewardConfig(epochs=2, batch_size=64, learning_rate=1e-3), ppo)
     sft = SFTConfig(epochs=0.0 if task.name == "imdb" else 1.0, batch_size=32, learning_rate=5e-5)
     reward = RewardConfig(epochs=1, batch_size=32, learning_rate=2e-5)
