@@ -25,7 +25,7 @@ from rlhf_utils.training import check_finite, make_optimizer
 class SFTConfig:
     """Settings of supervised fine-tuning."""
 
-    epochs: float = 2.0  # passes over the texts; the last may be partial
+    epochs: float = 2.0  # passes over the texts; the last may be partial; 0 leaves the model as it is
     batch_size: int = 64  # texts a step
     learning_rate: float = 1e-3  # Adam's, at its highest
     warmup: float = 0.05  # share of the steps over which the rate rises from 0; then a cosine takes it back to 0
@@ -134,7 +134,7 @@ def train_sft(
     pad_id = tokenizer.pad_token_id
 
     per_epoch = math.ceil(len(rows) / config.batch_size)
-    total = max(1, round(config.epochs * per_epoch))
+    total = max(1, round(config.epochs * per_epoch)) if config.epochs else 0
     optimizer, schedule = make_optimizer(model, config.learning_rate, total, config.warmup, config.weight_decay)
     result = SFTResult([0], [], [validation_loss(model, held_out, pad_id)])
     model.train()
