@@ -357,6 +357,19 @@ def test_scores_are_normalised_on_the_start_policy(lm, words):
     assert scale.std == pytest.approx(raw.std(correction=0).item())
 
 
+def test_neither_offset_nor_unit_of_the_reward_matters(lm, words):
+    config = dataclasses.replace(SMALL, batch_size=256, minibatch_size=64, score_samples=1024)
+    args = (words, ["a", "b c"], 6, dataclasses.replace(config, missing_eos_penalty=0.0))
+    plain, scaled = (
+        train_ppo(lm, args[0], args[1], reward, *args[2:], threads=1)[1].history
+        for reward in (share_of_a, lambda samples: 8 * share_of_a(samples) - 100)
+    )
+    for name in ("score", "kl", "value_loss", "grad_norm"):
+        assert [row[name] for row in plain] == pytest.approx([row[name] for row in scaled], abs=1e-3)
+    # 0 at the start: two means of 256 and 1024 scores of deviation 1, four standard errors
+    assert abs(plain[0]["score"]) < 4 * math.sqrt(1 / 256 + 1 / 1024)
+
+
 def test_a_constant_reward_has_a_deviation_that_can_divide(lm, words):
     scale = measure_scale(lm, words, ["a"], lambda s: torch.ones(len(s.ended)), 4, SMALL, torch.Generator())
     assert scale.mean == 1
