@@ -168,9 +168,9 @@ def run_pipeline(args: argparse.Namespace) -> int:
     for name in ("dataset", "model", "tokenizer", "preferences"):
         if options[name] and Path(options[name]).exists():
             options[name] = str(Path(options[name]).resolve())  # `generate` may be called from another folder
-    (args.out / "run.json").write_text(json.dumps(options, indent=1) + "\n", encoding="utf8")
     result = run(chain)
     result["seconds"] = round(time.monotonic() - start, 1)
+    result["options"] = options
     if not chain.task.load_reward:
         write_records(chain.preferences, args.out / "preferences.jsonl")
     (args.out / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf8")
@@ -189,8 +189,8 @@ def finished_run(out: Path, stage: str) -> tuple[Task, PreTrainedModel]:
     from rlhf_utils.tasks import load_task
 
     try:
-        options = json.loads((out / "run.json").read_text(encoding="utf8"))
-        names = json.loads((out / "report.json").read_text(encoding="utf8"))["artifacts"]
+        report = json.loads((out / "report.json").read_text(encoding="utf8"))
+        options, names = report["options"], report["artifacts"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{out} holds no finished run.", f"Run: rlhf-utils pipeline --out {out}") from None
     task = load_task(options["task"], options["dataset"], options["model"], options["tokenizer"])

@@ -30,12 +30,12 @@ from rlhf_utils.training import TrainingError, check_finite, make_optimizer
 class PPOConfig:
     """Settings of PPO."""
 
-    updates: int = 48  # batches of fresh experience
+    updates: int = 64  # batches of fresh experience
     batch_size: int = 256  # episodes an update
     minibatch_size: int = 64  # episodes an optimizer step
-    epochs: int = 4  # passes over a batch
-    learning_rate: float = 4e-4  # AdamW's, at its highest; falls to 0 along a cosine
-    kl_coef: float = 0.2  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
+    epochs: int = 2  # passes over a batch
+    learning_rate: float = 6e-4  # AdamW's, at its highest; falls to 0 along a cosine
+    kl_coef: float = 0.15  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
     kl_target: float | None = None  # nats a response; None keeps kl_coef fixed
     clip_range: float = 0.2  # of the ratio and, in deviations, of the value
     vf_coef: float = 0.05  # weight of the value loss

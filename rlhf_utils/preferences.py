@@ -6,10 +6,11 @@ and write this form.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -136,20 +137,31 @@ def annotate(
     return records
 
 
+def ranked_by_judge(pairs: Sequence[tuple[str, str, str]], task: Task) -> list[tuple[str, str]]:
+    """(better, worse) texts of (prompt, a, b) as the judge ranks them without noise; ties are left out."""
+    scores_a = task.judge.scores([p + a for p, a, _ in pairs])
+    scores_b = task.judge.scores([p + b for p, _, b in pairs])
+    return [
+        (p + a, p + b) if score_a > score_b else (p + b, p + a)
+        for (p, a, b), score_a, score_b in zip(pairs, scores_a, scores_b, strict=True)
+        if score_a != score_b
+    ]
+
+
 def from_labels(reviews: Sequence[Review], number: int, source: str, seed: int) -> list[Preference]:
     """Preferences that a labelled data set implies: a positive text before a negative one, sides drawn by chance.
+
+    Each text is used once before any is used twice.
 
     Raises:
         UserError: one of the labels is missing.
     """
-    positive = [r.text for r in reviews if r.label == 1]
-    negative = [r.text for r in reviews if r.label == 0]
+    rng = random.Random(seed)
+    positive, negative = ([r.text for r in reviews if r.label == label] for label in (1, 0))
     if not positive or not negative:
         raise UserError("The data has only one label.", "Reward modelling needs positive and negative rows.")
-    rng = random.Random(seed)
     records = []
-    for _ in range(number):
-        good, bad = rng.choice(positive), rng.choice(negative)
+    for good, bad in itertools.islice(zip(_rounds(positive, rng), _rounds(negative, rng), strict=True), number):
         first = rng.random() < 0.5
         a, b = (good, bad) if first else (bad, good)
         records.append(
@@ -166,6 +178,12 @@ def from_labels(reviews: Sequence[Review], number: int, source: str, seed: int) 
             )
         )
     return records
+
+
+def _rounds(texts: list[str], rng: random.Random) -> Iterator[str]:
+    """All texts in random order, then all in another order, without end."""
+    while True:
+        yield from rng.sample(texts, len(texts))
 
 
 def chosen_rejected(records: Iterable[Preference]) -> list[tuple[str, str]]:

@@ -254,7 +254,8 @@ def test_an_exported_policy_loads_and_gives_the_same_logits(run_folder, tmp_path
 def test_a_run_can_start_from_given_preferences(run_copy, capsys):
     options = ["pipeline", "--out", str(run_copy), *QUICK, "--preferences", str(run_copy / "preferences.jsonl")]
     assert main(options) == 0
-    assert json.loads((run_copy / "run.json").read_text())["preferences"] == str(run_copy / "preferences.jsonl")
+    options = json.loads((run_copy / "report.json").read_text())["options"]
+    assert options["preferences"] == str(run_copy / "preferences.jsonl")
     assert main(["generate", "--out", str(run_copy), "--prompt", "the plot"]) == 0
 
 
@@ -275,7 +276,7 @@ def test_the_cache_can_be_listed_and_cleared(capsys, run_copy):
     assert all(stage in out for stage in ("sft-", "preferences-", "reward-", "ppo-"))
     assert main(["cache", "clear", "--out", str(run_copy)]) == 0
     assert "Deleted 4 artefacts" in capsys.readouterr().out
-    assert sorted(p.name for p in run_copy.iterdir()) == ["preferences.jsonl", "report.json", "run.json"]
+    assert sorted(p.name for p in run_copy.iterdir()) == ["preferences.jsonl", "report.json"]
 
 
 def test_the_lessons_cache_is_the_default(capsys, tmp_path, monkeypatch):

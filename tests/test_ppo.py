@@ -427,7 +427,7 @@ def test_the_temperature_is_that_of_scoring_too(lm, words):
 
 
 def test_a_target_steers_the_coefficient(lm, words):
-    config = dataclasses.replace(SMALL, updates=3, kl_target=1e-3)
+    config = dataclasses.replace(SMALL, updates=3, kl_coef=0.2, kl_target=1e-3)
     _, result = train_ppo(lm, words, ["a", "b c"], share_of_a, 6, config, threads=1)
     coefficients = [row["kl_coef"] for row in result.history]
     # no divergence before the first step, so the error is −0.2

@@ -15,6 +15,7 @@ from rlhf_utils.preferences import (
     from_labels,
     now,
     pair_id,
+    ranked_by_judge,
     read_records,
     sample_pairs,
     to_trl,
@@ -131,6 +132,11 @@ def test_noise_has_the_promised_frequency(task):
     assert share == pytest.approx(0.8808, abs=0.009)
 
 
+def test_the_judges_ranking_has_no_noise_and_leaves_ties_out(task):
+    pairs = [("a", " b c", " d"), ("a", " b", " c d"), ("a", " b", " c")]
+    assert ranked_by_judge(pairs, task) == [("a b c", "a d"), ("a c d", "a b")]
+
+
 def test_annotators_share_the_work_and_their_seed_decides(task):
     pairs = [("a", f" b c{i}", f" b{i}") for i in range(500)]
     config = PreferenceConfig(annotators=3, temperature=2.0)
@@ -185,6 +191,13 @@ def test_labels_imply_preferences():
     assert 150 < first < 250  # the sides are drawn: 200 ± 10
     assert from_labels(reviews, 400, "labels", seed=0) == records
     assert from_labels(reviews, 400, "labels", seed=1) != records
+
+
+def test_labels_use_each_text_once_before_any_twice():
+    rows = [Review(f"good {i}", 1) for i in range(10)] + [Review(f"bad {i}", 0) for i in range(7)]
+    chosen, rejected = zip(*chosen_rejected(from_labels(rows, 20, "labels", seed=0)), strict=True)
+    assert len(set(chosen[:10])) == len(set(chosen[10:])) == 10
+    assert len(set(rejected[:7])) == len(set(rejected[7:14])) == 7
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -1,4 +1,4 @@
-"""The default task: a language of 578 words whose grammar knows every sentence's sentiment.
+"""The default task: a language of 549 words whose grammar knows every sentence's sentiment.
 
 It needs no network and no GPU. The base model, a GPT-2 of under 0.6 million parameters that was pretrained on seven
 domains, ships with the package; ``python -m rlhf_utils pretrain`` makes it again.
@@ -149,6 +149,7 @@ def base_config() -> GPT2Config:
         n_embd=128,
         n_layer=2,
         n_head=4,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one kernel: a step takes a tenth less
         # GPT-2's 0.02 suits 768 dimensions. At 128 the words' polarity was not learnt in two minutes with it.
         initializer_range=0.08,
         resid_pdrop=0.0,

@@ -45,6 +45,12 @@ def test_a_test_split_stands_in_for_validation(tmp_path):
     assert read_rows(str(path), "name", None, "sentence") == SPLITS
 
 
+def test_a_missing_held_out_split_is_called_by_its_first_name(tmp_path):
+    path = write_rows(tmp_path / "rows", {"train": SPLITS["train"]}, "jsonl", "sentence")
+    with pytest.raises(UserError, match="no split validation; it has train"):
+        read_rows(str(path), "name", None, "sentence")
+
+
 def test_rows_without_text_or_label_are_left_out(tmp_path):
     bad = [Review("  ", 1), Review("no label", -1)]
     path = write_rows(tmp_path / "rows", {**SPLITS, "train": bad + SPLITS["train"]}, "jsonl", "sentence")

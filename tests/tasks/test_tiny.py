@@ -33,7 +33,7 @@ def verdict(text):
 
 def test_the_language_has_its_promised_size():
     assert 400 <= len(GRAMMAR.words) <= 800
-    assert len(GRAMMAR.words) == 578  # the number in the module's docstring
+    assert len(GRAMMAR.words) == 549  # the number in the module's docstring
     assert len(GRAMMAR.rules["verdict"]) >= 25
     assert len(DOMAINS) == 7
 
@@ -61,9 +61,7 @@ def test_a_words_sentiment_is_the_same_wherever_it_stands():
 def test_no_opinion_word_is_also_a_plain_one():
     plain = {w for members in GRAMMAR.classes.values() for w, v in members.items() if v is None}
     literal = {s for rules in GRAMMAR.rules.values() for r in rules for s, is_slot in r.symbols if not is_slot}
-    assert not set(GRAMMAR.opinion_words) & plain
-    # "like every film by this writer" stands beside "i like it"; the judge would call the second `like` a repetition
-    assert set(GRAMMAR.opinion_words) & literal == {"like"}
+    assert not set(GRAMMAR.opinion_words) & (plain | literal)
 
 
 def test_every_adjective_takes_the_article_a():
@@ -93,7 +91,7 @@ def test_other_domains_are_grammatical_and_neutral():
         ("the plot is not superb .", -0.7),
         ("the plot is anything but dreadful .", 1.0),
         ("the plot is hardly dull .", 0.6 * 0.7),
-        ("the plot is neither sour nor flat .", -0.5 * (-0.5 - 0.5)),
+        ("the plot is neither sour nor messy .", -0.5 * (-0.5 - 0.5)),
         ("the plot never bores me .", 0.8 * 0.8),
         ("the plot fails to charm me .", -0.8 * 0.8),
         ("nobody could call the plot funny .", -0.8 * 0.7),
