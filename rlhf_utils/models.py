@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_utils.runtime import autocast
-from rlhf_utils.tensors import entropy, position_ids, token_logprobs
-
-
-def hidden_states(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Last hidden states of a causal model's trunk, without the output layer. (B, T) → (B, T, d)."""
-    return trunk_states(model.base_model, input_ids, attention_mask)
+from rlhf_utils.tensors import entropy, position_ids, scatter, token_logprobs
+from rlhf_utils.unpadded import can_unpad, unpadded_states
 
 
 def trunk_states(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Last hidden states of a trunk, in the precision that suits the device. (B, T) → (B, T, d)."""
+    """Last hidden states of a trunk, in the precision that suits the device. (B, T) → (B, T, d).
+
+    What stands at the padding is 0 or without meaning: no real token looks at it.
+    """
     with autocast(input_ids.device):
+        if can_unpad(trunk):
+            return unpadded_states(trunk, input_ids, attention_mask)
         out = trunk(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -34,13 +36,14 @@ def trunk_states(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) ->
     return out.last_hidden_state
 
 
-def response_hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, response_length: int) -> Tensor:
+def response_hidden(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor, response_length: int) -> Tensor:
     """Hidden states that predict the response. (B, T) → (B, R, d).
 
-    The state at position t speaks of token t + 1, so the window starts one position before the response and ends one
-    before the last token. The output layer then runs on R positions instead of T.
+    The state at position t speaks of token t + 1. So a row's last token isn't read at all, and the output layer runs on
+    R positions instead of T.
     """
-    return hidden_states(model, input_ids, attention_mask)[:, -response_length - 1 : -1]
+    has_successor = attention_mask[:, :-1] * attention_mask[:, 1:]
+    return trunk_states(trunk, input_ids[:, :-1], has_successor)[:, -response_length:]
 
 
 def response_logprobs(
@@ -62,9 +65,24 @@ def response_logprobs(
     Returns:
         (B, R).
     """
-    hidden = response_hidden(model, input_ids, attention_mask, response_length)
-    logits = model.get_output_embeddings()(hidden.float()) / temperature
-    return token_logprobs(logits, input_ids[:, -response_length:])
+    hidden = response_hidden(model.base_model, input_ids, attention_mask, response_length)
+    real = attention_mask[:, -response_length:].bool()
+    logits = model.get_output_embeddings()(hidden[real].float()) / temperature
+    return scatter(token_logprobs(logits, input_ids[:, -response_length:][real]), real)
+
+
+class PolicyOutput(NamedTuple):
+    """What PPO needs of each response token; 0 where the attention mask is 0.
+
+    Attributes:
+        logprobs: log-probability of the token, (B, R).
+        values: estimate before the token, (B, R).
+        entropies: of the distribution that the token was drawn from, nats, without gradient, (B, R); None unless asked.
+    """
+
+    logprobs: Tensor
+    values: Tensor
+    entropies: Tensor | None
 
 
 class PolicyWithValueHead(nn.Module):
@@ -74,18 +92,26 @@ class PolicyWithValueHead(nn.Module):
 
     Args:
         lm: the language model; it is trained in place.
+        value_trunk: the head reads this trunk's states in place of the language model's own: a separate value model,
+            at twice the cost. It is trained in place.
     """
 
-    def __init__(self, lm: PreTrainedModel) -> None:
+    def __init__(self, lm: PreTrainedModel, value_trunk: PreTrainedModel | None = None) -> None:
         super().__init__()
         self.lm = lm
+        self.value_trunk = value_trunk
         self.value_head = nn.Linear(lm.config.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, response_length: int, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        response_length: int,
+        temperature: float = 1.0,
+        entropies: bool = False,
+    ) -> PolicyOutput:
         """One pass for all that PPO needs of the last R tokens.
 
         Args:
@@ -93,16 +119,17 @@ class PolicyWithValueHead(nn.Module):
             attention_mask: (B, T), 1 = a real token.
             response_length: R.
             temperature: divides the logits.
-
-        Returns:
-            ``logprobs`` of the tokens, ``values`` before each token, and ``entropies`` in nats; each (B, R).
-            ``entropies`` carry no gradient.
+            entropies: whether to compute them; an update doesn't need them.
         """
-        hidden = response_hidden(self.lm, input_ids, attention_mask, response_length)
-        logits = self.lm.get_output_embeddings()(hidden.float()) / temperature
-        logprobs = token_logprobs(logits, input_ids[:, -response_length:])
-        values = self.value_head(hidden.float()).squeeze(-1)
-        return logprobs, values, entropy(logits.detach())
+        real = attention_mask[:, -response_length:].bool()
+        hidden = response_hidden(self.lm.base_model, input_ids, attention_mask, response_length)[real].float()
+        logits = self.lm.get_output_embeddings()(hidden) / temperature
+        logprobs = token_logprobs(logits, input_ids[:, -response_length:][real])
+        if self.value_trunk is not None:
+            hidden = response_hidden(self.value_trunk, input_ids, attention_mask, response_length)[real].float()
+        values = self.value_head(hidden).squeeze(-1)
+        spread = scatter(entropy(logits.detach()), real) if entropies else None
+        return PolicyOutput(scatter(logprobs, real), scatter(values, real), spread)
 
 
 class RewardModel(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_utils.models import hidden_states
+from rlhf_utils.models import trunk_states
 from rlhf_utils.progress import progress
 from rlhf_utils.runtime import evaluating, seed_everything, use_threads
 from rlhf_utils.tensors import right_pad, token_logprobs
@@ -82,9 +82,9 @@ def length_batches(rows: Sequence[Sequence[int]], batch_size: int, rng: random.R
 def batch_loss(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
     """:func:`cross_entropy` of a batch of token rows; the output layer runs only where a token is predicted."""
     ids, mask = (t.to(model.device) for t in right_pad(rows, pad_id))
-    hidden = hidden_states(model, ids, mask)
     keep = mask[:, 1:].bool()
-    logits = model.get_output_embeddings()(hidden[:, :-1][keep].float())
+    hidden = trunk_states(model.base_model, ids[:, :-1], mask[:, 1:])  # a row's last token predicts nothing
+    logits = model.get_output_embeddings()(hidden[keep].float())
     return -token_logprobs(logits, ids[:, 1:][keep]).mean()
 
 

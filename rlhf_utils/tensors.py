@@ -37,6 +37,11 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def scatter(values: Tensor, mask: Tensor) -> Tensor:
+    """Put values back where they were taken from: the inverse of ``x[mask]``. (N,) → the mask's shape, 0 elsewhere."""
+    return values.new_zeros(mask.shape).masked_scatter(mask.bool(), values)
+
+
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     r"""Mean over the positions that count, :math:`\sum_t m_t x_t / \sum_t m_t`.
 

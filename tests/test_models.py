@@ -28,6 +28,7 @@ def test_left_padded_rows_score_as_rows_without_padding(lm, temperature):
 
 @torch.no_grad()
 def test_without_position_ids_left_padding_would_change_the_scores(lm, monkeypatch):
+    monkeypatch.setattr(rlhf_utils.models, "can_unpad", lambda trunk: False)
     ids, mask = left_pad(ROWS, 0)
     right = response_logprobs(lm, ids, mask, R)
     monkeypatch.setattr(rlhf_utils.models, "position_ids", lambda m: torch.arange(m.shape[1]).expand_as(m))
@@ -42,7 +43,7 @@ def test_what_stands_under_the_mask_is_not_read(lm):
     other = ids.masked_fill(mask == 0, 7)
     assert torch.equal(response_logprobs(lm, ids, mask, R), response_logprobs(lm, other, mask, R))
     policy = PolicyWithValueHead(lm)
-    for ours, theirs in zip(policy(ids, mask, R), policy(other, mask, R), strict=True):
+    for ours, theirs in zip(policy(ids, mask, R, entropies=True), policy(other, mask, R, entropies=True), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -50,12 +51,12 @@ def test_what_stands_under_the_mask_is_not_read(lm):
 def test_the_window_starts_one_before_the_response(lm):
     ids, mask = left_pad([ROWS[0]], 0)
     every = lm.transformer(input_ids=ids).last_hidden_state
-    torch.testing.assert_close(response_hidden(lm, ids, mask, R), every[:, [2, 3]])
+    torch.testing.assert_close(response_hidden(lm.transformer, ids, mask, R), every[:, [2, 3]])
 
 
 def test_policy_agrees_with_the_plain_model_and_starts_with_values_of_zero(lm):
     ids, mask = left_pad(ROWS, 0)
-    logprobs, values, entropies = PolicyWithValueHead(lm)(ids, mask, R)
+    logprobs, values, entropies = PolicyWithValueHead(lm)(ids, mask, R, entropies=True)
     assert torch.equal(logprobs, response_logprobs(lm, ids, mask, R))
     assert (values == 0).all()
     logits = lm(input_ids=torch.tensor([ROWS[0]])).logits[0, -R - 1 : -1]
@@ -64,6 +65,23 @@ def test_policy_agrees_with_the_plain_model_and_starts_with_values_of_zero(lm):
     assert logprobs.requires_grad
     assert values.requires_grad
     assert not entropies.requires_grad
+
+
+def test_entropies_are_computed_on_demand(lm):
+    assert PolicyWithValueHead(lm)(*left_pad(ROWS, 0), R).entropies is None
+
+
+def test_a_separate_value_trunk_gives_the_values_and_takes_their_gradient(lm, make_lm):
+    ids, mask = left_pad(ROWS, 0)
+    policy = PolicyWithValueHead(lm, value_trunk=make_lm(1).transformer)
+    torch.nn.init.normal_(policy.value_head.weight)
+    logprobs, values, _ = policy(ids, mask, R)
+    assert torch.equal(logprobs, response_logprobs(lm, ids, mask, R))
+    alone = policy.value_trunk(input_ids=torch.tensor([ROWS[0]])).last_hidden_state[0, -R - 1 : -1]
+    torch.testing.assert_close(values[0], policy.value_head(alone).squeeze(-1), atol=1e-5, rtol=0)
+    values.sum().backward()
+    assert lm.transformer.wte.weight.grad is None
+    assert policy.value_trunk.wte.weight.grad.abs().sum() > 0
 
 
 def test_a_policy_trains_the_model_in_place_and_a_reward_model_copies_it(lm):
