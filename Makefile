@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+TRL112 := .venv-trl112
 
-.PHONY: book test test-all lint format lock clean
+.PHONY: book test test-all lint format lock clean parity
 
 book: $(READY)
 	@$(RUN) -m rlhf_utils.book build
@@ -14,6 +15,11 @@ test: book
 
 test-all: book
 	$(RUN) -m pytest -m ''
+
+# One update of TRL 1.12.0's PPO, recorded anew in an environment of its own, against the committed recording and ours.
+parity: $(READY) $(TRL112)/.ready
+	$(TRL112)/bin/python -W ignore benchmarks/parity/make_fixture.py _build/parity.safetensors
+	$(RUN) benchmarks/parity/compare.py _build/parity.safetensors --committed tests/data/trl_ppo.safetensors
 
 lint: $(READY)
 	$(RUN) -m ruff check .
@@ -37,3 +43,8 @@ $(READY): requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
+
+$(TRL112)/.ready: benchmarks/parity/requirements.txt
+	test -x $(TRL112)/bin/python || $(PYTHON) -m venv $(TRL112)
+	$(TRL112)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/parity/requirements.txt
+	@touch $@

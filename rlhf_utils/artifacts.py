@@ -183,6 +183,15 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"damaged artefact {folder}: {error}") from error
 
 
+def is_kept(stage: str, key: str, root: Path | None = None) -> bool:
+    """Whether an artefact can be read from the cache."""
+    try:
+        load((root or cache_folder()) / f"{stage}-{key}")
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 def get_or_make(
     stage: str,
     key: str,

@@ -112,6 +112,9 @@ def _add_pipeline(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--max-new-tokens", type=number(int, 1), help="cap on a response, in tokens (default: the task's)")
     p.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     p.add_argument("--threads", type=number(int, 1, 1024), help="of torch (default: the cores, at most 8)")
+    p.add_argument(
+        "--processes", type=number(int, 1), help="refuse to run unless torchrun started this many (default: any number)"
+    )
     p.set_defaults(run=run_pipeline)
 
 
@@ -160,8 +163,13 @@ def run_pipeline(args: argparse.Namespace) -> int:
     from rlhf_utils.artifacts import ensure_writable
     from rlhf_utils.pipeline import run
     from rlhf_utils.preferences import write_records
+    from rlhf_utils.processes import check_size, world
+    from rlhf_utils.progress import note
 
     start = time.monotonic()
+    check_size(args.processes)
+    if world().size > 1:
+        note(f"{world().size} processes share every batch of PPO; the other stages run once")
     ensure_writable(args.out)
     chain = _chain(args)
     options = {name: getattr(args, name) for name in RUN_OPTIONS}
@@ -169,6 +177,8 @@ def run_pipeline(args: argparse.Namespace) -> int:
         if options[name] and Path(options[name]).exists():
             options[name] = str(Path(options[name]).resolve())  # `generate` may be called from another folder
     result = run(chain)
+    if not world().is_main:
+        return 0
     result["seconds"] = round(time.monotonic() - start, 1)
     result["options"] = options
     if not chain.task.load_reward:

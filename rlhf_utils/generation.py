@@ -80,17 +80,17 @@ def encode_prompts(
     return left_pad(rows, tokenizer.pad_token_id)
 
 
-def sample_tokens(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw one token from each row of logits. (B, V) → (B,).
+def sample_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Draw one token from each row of logits by inverting its cumulative distribution. (B, V) → (B,).
 
-    The uniform numbers come from the generator, on the CPU, and invert the cumulative distribution: the same seed gives
-    the same tokens on any device, and a row's draw doesn't depend on the vocabulary's size.
+    Args:
+        logits: (B, V).
+        uniform: (B,), numbers in [0, 1).
     """
-    uniform = torch.rand(logits.shape[0], 1, generator=generator).to(logits.device)
     cumulative = logits.softmax(-1).cumsum(-1)
     # Rounding can leave the last sum below the uniform number; the clamp keeps the index inside the vocabulary.
     # From the right: a uniform number of exactly 0 must not draw a token of probability 0.
-    drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    drawn = torch.searchsorted(cumulative, uniform.unsqueeze(-1) * cumulative[:, -1:], right=True)
     return drawn.squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 
@@ -102,7 +102,7 @@ def sample(
     eos_id: int,
     pad_id: int,
     temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    uniform: Tensor | None = None,
 ) -> Samples:
     """Sample a response to each prompt, from the whole distribution: no top-k, top-p or minimum length.
 
@@ -116,16 +116,18 @@ def sample(
         eos_id: ends a response.
         pad_id: stands after it.
         temperature: divides the logits.
-        generator: source of randomness, on the CPU.
+        uniform: (B, max_new_tokens), in [0, 1), the chance behind each token; fresh numbers if None. A row's response
+            depends on its own numbers alone, whatever the rest of the batch is.
     """
     device = prompt_ids.device
+    uniform = (torch.rand(len(prompt_ids), max_new_tokens) if uniform is None else uniform).to(device)
     ids, mask = prompt_ids, prompt_mask
     alive = torch.ones(len(ids), dtype=torch.bool, device=device)
     cache = DynamicCache(config=model.config)
     step_ids, step_positions = ids, position_ids(mask)
     response_mask = []
     with evaluating(model), autocast(device):
-        for _ in range(max_new_tokens):
+        for step in range(max_new_tokens):
             hidden = model.base_model(
                 input_ids=step_ids,
                 attention_mask=mask,
@@ -134,7 +136,7 @@ def sample(
                 use_cache=True,
             ).last_hidden_state[:, -1]
             logits = model.get_output_embeddings()(hidden.float()).float() / temperature
-            token = sample_tokens(logits, generator).masked_fill(~alive, pad_id)
+            token = sample_tokens(logits, uniform[:, step]).masked_fill(~alive, pad_id)
             response_mask.append(alive)
             step_ids, step_positions = token.unsqueeze(-1), step_positions[:, -1:] + 1
             ids = torch.cat([ids, step_ids], -1)
@@ -152,16 +154,27 @@ def sample_texts(
     max_new_tokens: int,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
+    rows: slice = slice(None),
 ) -> Samples:
-    """Encode the prompts and :func:`sample` a response to each."""
+    """Encode the prompts and :func:`sample` a response to each.
+
+    Args:
+        model: a causal language model.
+        tokenizer: with distinct PAD and EOS.
+        prompts: the openings.
+        max_new_tokens: cap on a response's length.
+        temperature: divides the logits.
+        generator: on the CPU, so that the same seed gives the same numbers whatever the device.
+        rows: answer only these prompts, as they would be answered among all: one process's share of a batch.
+    """
     ids, mask = encode_prompts(tokenizer, prompts, model.config.max_position_embeddings, max_new_tokens)
     return sample(
         model,
-        ids.to(model.device),
-        mask.to(model.device),
+        ids[rows].to(model.device),
+        mask[rows].to(model.device),
         max_new_tokens,
         tokenizer.eos_token_id,
         tokenizer.pad_token_id,
         temperature,
-        generator,
+        torch.rand(len(prompts), max_new_tokens, generator=generator)[rows],
     )

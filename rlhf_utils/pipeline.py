@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_utils import artifacts
-from rlhf_utils.artifacts import code_hash, get_or_make, make_key, text_hash
+from rlhf_utils.artifacts import code_hash, get_or_make, is_kept, make_key, text_hash
 from rlhf_utils.errors import UserError
 from rlhf_utils.evaluation import Evaluation, evaluate
 from rlhf_utils.models import RewardModel
@@ -29,6 +29,7 @@ from rlhf_utils.preferences import (
     ranked_by_judge,
     sample_pairs,
 )
+from rlhf_utils.processes import agree, world
 from rlhf_utils.reward import (
     Reward,
     RewardConfig,
@@ -257,12 +258,19 @@ class Chain:
             try:
                 policy, result = train_ppo(*args, self.settings.ppo, self.threads)
             except TrainingError as error:
+                if not world().is_main:
+                    raise
                 folder = (self.root or artifacts.cache_folder()) / f"ppo-stopped-{self.ppo_key}"
                 artifacts.save(folder, _weights(error.state.lm), {"history": error.history})
                 raise TrainingError(f"{error} The policy as it was before lies in {folder}.") from None
             return _weights(policy.lm), asdict(result)
 
-        tensors, meta = get_or_make("ppo", self.ppo_key, make, self.root)
+        # All processes train together, so the others must not wait for the lock that the main process holds.
+        finished = world().size == 1 or agree(is_kept("ppo", self.ppo_key, self.root))
+        if finished or world().is_main:
+            tensors, meta = get_or_make("ppo", self.ppo_key, make, self.root)
+        else:
+            tensors, meta = make()
         result = PPOResult(ScoreScale(**meta["scale"]), meta["history"])
         return _with_weights(task.load_base_model(), tensors).to(self.device), result
 

@@ -8,6 +8,7 @@ module reads top to bottom: settings, rewards, advantages, losses, one update, t
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_utils.generation import sample_texts
 from rlhf_utils.models import PolicyWithValueHead
+from rlhf_utils.processes import gather_rows, split_rows, sum_gradients, sum_over_processes, world
 from rlhf_utils.progress import progress
 from rlhf_utils.reward import Reward
 from rlhf_utils.rollout import Rollout, penalise_missing_eos, score_rollout
@@ -37,14 +39,19 @@ class PPOConfig:
     learning_rate: float = 6e-4  # AdamW's, at its highest; falls to 0 along a cosine
     kl_coef: float = 0.15  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
     kl_target: float | None = None  # nats a response; None keeps kl_coef fixed
-    clip_range: float = 0.2  # of the ratio and, in deviations, of the value
+    clip_range: float = 0.2  # of the ratio
+    value_clip_range: float = 0.2  # of the value, in deviations of the score
     vf_coef: float = 0.05  # weight of the value loss
     gamma: float = 1.0  # discount
     gae_lambda: float = 0.95  # 0: one-step errors, 1: whole returns
     max_grad_norm: float = 1.0
+    # OpenAI's value. With 1e-8, Adam would blow up gradients that are nothing but rounding, such as those of the key
+    # biases (a constant added to all keys changes no attention), and no two machines would get the same weights.
+    adam_eps: float = 1e-5
     missing_eos_penalty: float = 1.0  # subtracted from the score of a response that ran into the length cap
     temperature: float = 1.0  # in sampling and in scoring
     score_samples: int = 512  # samples of the SFT policy that fix the score's mean and deviation
+    separate_value_model: bool = False  # values from a trunk of their own, at twice the cost, not from the policy's
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -224,29 +231,33 @@ def update_policy(
     samples, length = rollout.samples, rollout.samples.response_length
     policy.eval()  # no dropout: the ratio compares two policies, not two draws of a mask
     logs: list[Tensor] = []
-    for rows in minibatches(len(rollout.scores), config.minibatch_size, config.epochs, generator):
-        rows = rows.to(samples.input_ids.device)
+    changes: list[Tensor] = []
+    for whole in minibatches(len(rollout.scores), config.minibatch_size, config.epochs, generator):
+        rows = split_rows(whole).to(samples.input_ids.device)
         mask, old_logprobs = rollout.response_mask[rows], rollout.old_logprobs[rows]
         logprobs, values, _ = policy(samples.input_ids[rows], samples.attention_mask[rows], length, config.temperature)
         pg_loss, clipped = policy_loss(logprobs, old_logprobs, advantages[rows], mask, config.clip_range)
-        vf_loss = value_loss(values, rollout.values[rows], returns[rows], mask, config.clip_range)
-        loss = pg_loss + config.vf_coef * vf_loss
+        vf_loss = value_loss(values, rollout.values[rows], returns[rows], mask, config.value_clip_range)
+        # With several processes each one's mean counts by its share of the minibatch's tokens; with one, that is 1.
+        share = mask.sum() / rollout.response_mask[whole].sum()
+        loss = share * (pg_loss + config.vf_coef * vf_loss)
         check_finite(loss, "PPO", len(logs))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        sum_gradients(policy)
         norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
         check_finite(norm, "PPO", len(logs))
         optimizer.step()
         with torch.no_grad():
-            change = (logprobs - old_logprobs).masked_fill(~mask.bool(), 0.0)
-            logs.append(torch.stack([pg_loss, vf_loss, clipped, change.abs().max(), norm]).detach())
-    pg, vf, clip_fraction, _, grad_norm = torch.stack(logs).mean(0).tolist()
+            logs.append(torch.stack([share * pg_loss, share * vf_loss, share * clipped, norm / world().size]))
+            changes.append((logprobs - old_logprobs).masked_fill(~mask.bool(), 0.0).abs().max())
+    pg, vf, clip_fraction, grad_norm = sum_over_processes(torch.stack(logs).mean(0)).tolist()
     return {
         "policy_loss": pg,
         "value_loss": vf,
         "clip_fraction": clip_fraction,
         "grad_norm": grad_norm,
-        "first_log_ratio": logs[0][3].item(),
+        "first_log_ratio": changes[0].item(),
     }
 
 
@@ -344,22 +355,27 @@ def train_ppo(
     """
     use_threads(threads)
     generator = seed_everything(config.seed)
-    policy = PolicyWithValueHead(copy.deepcopy(sft_model)).to(sft_model.device)
+    value_trunk = copy.deepcopy(sft_model.base_model) if config.separate_value_model else None
+    policy = PolicyWithValueHead(copy.deepcopy(sft_model), value_trunk).to(sft_model.device)
     controller = FixedKL(config.kl_coef) if config.kl_target is None else AdaptiveKL(config.kl_coef, config.kl_target)
     steps = config.updates * config.epochs * (config.batch_size // config.minibatch_size)
-    optimizer, schedule = make_optimizer(policy, config.learning_rate, steps)
+    optimizer, schedule = make_optimizer(policy, config.learning_rate, steps, eps=config.adam_eps)
     scale = measure_scale(sft_model, tokenizer, prompts, reward, max_new_tokens, config, generator)
     result = PPOResult(scale)
+    mine = world().share(config.batch_size)
     bar = progress(range(config.updates), "PPO")
     for update in bar:
-        start = time.perf_counter()
+        clock = [time.perf_counter()]
         chosen = draw_prompts(prompts, config.batch_size, generator)
-        samples = sample_texts(policy.lm, tokenizer, chosen, max_new_tokens, config.temperature, generator)
+        samples = sample_texts(policy.lm, tokenizer, chosen, max_new_tokens, config.temperature, generator, mine)
+        clock.append(time.perf_counter())
         scores = (reward(samples) - scale.mean) / scale.std
         scores = penalise_missing_eos(scores, samples.ended, config.missing_eos_penalty)
         rollout = score_rollout(policy, sft_model, samples, scores, config.minibatch_size, config.temperature)
+        rollout = gather_rows(rollout)  # from here on every process knows the whole batch
         advantages, returns = advantages_and_returns(rollout, controller.kl_coef, config)
         metrics = rollout_metrics(rollout, returns)
+        clock.append(time.perf_counter())
         try:
             metrics |= update_policy(policy, optimizer, rollout, advantages, returns, config, generator)
         except TrainingError as error:
@@ -368,7 +384,9 @@ def train_ppo(
         for _ in range(config.epochs * (config.batch_size // config.minibatch_size)):
             schedule.step()
         metrics["kl_coef"] = controller.kl_coef
-        metrics["seconds"] = time.perf_counter() - start
+        clock.append(time.perf_counter())
+        spent = [b - a for a, b in itertools.pairwise(clock)]
+        metrics |= dict(zip(("sampling_seconds", "scoring_seconds", "update_seconds"), spent, strict=True))
         controller.update(metrics["kl"], config.batch_size)
         result.history.append(metrics)
         bar.set_postfix(score=f"{metrics['score']:.2f}", kl=f"{metrics['kl']:.2f}", refresh=False)

@@ -23,9 +23,14 @@ def in_book_build() -> bool:
     return os.environ.get("RLHF_UTILS_BOOK") == "1"
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def bars_shown() -> bool:
     """Whether progress bars belong here."""
-    return not in_book_build() and (in_notebook() or sys.stderr.isatty())
+    return not in_book_build() and is_first_process() and (in_notebook() or sys.stderr.isatty())
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> tqdm[T]:
@@ -35,5 +40,5 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
 
 def note(text: str) -> None:
     """One line about a stage, on standard error; silent in notebooks and in a book build."""
-    if not in_book_build() and not in_notebook():
+    if not in_book_build() and not in_notebook() and is_first_process():
         print(text, file=sys.stderr, flush=True)

@@ -34,7 +34,12 @@ def check_finite(loss: Tensor, stage: str, step: int) -> None:
 
 
 def make_optimizer(
-    model: nn.Module, learning_rate: float, total_steps: int, warmup: float = 0.0, weight_decay: float = 0.0
+    model: nn.Module,
+    learning_rate: float,
+    total_steps: int,
+    warmup: float = 0.0,
+    weight_decay: float = 0.0,
+    eps: float = 1e-8,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW with weight decay on matrices only, and a rate that rises linearly and falls along a cosine to zero.
 
@@ -44,6 +49,7 @@ def make_optimizer(
         total_steps: optimizer steps until the rate is 0.
         warmup: share of the steps over which the rate rises from 0.
         weight_decay: on weights with two or more dimensions.
+        eps: added to the root of the second moment; what lies far below it hardly moves a weight.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -51,7 +57,7 @@ def make_optimizer(
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
     # β₂ = 0.95, as for GPT-3: short runs can't wait the thousand steps over which 0.999 averages.
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), eps=eps, fused=True)
     rising = max(1, round(warmup * total_steps)) if warmup else 0
 
     def factor(step: int) -> float:

@@ -76,7 +76,8 @@ def test_samples_come_with_their_probabilities(world):
     samples, _, policy, _ = world
     number = 20_000
     prompts = PROMPT.expand(number, -1)
-    drawn = sample(policy, prompts, torch.ones_like(prompts), R, EOS, PAD, generator=torch.Generator().manual_seed(0))
+    uniform = torch.rand(number, R, generator=torch.Generator().manual_seed(0))
+    drawn = sample(policy, prompts, torch.ones_like(prompts), R, EOS, PAD, uniform=uniform)
     place = {tuple(row): i for i, row in enumerate(samples.input_ids[:, 2:].tolist())}
     # A response that ended early and one that chose PAD after EOS look alike; only the first is a response.
     counts = torch.zeros(len(place), dtype=torch.float64)

@@ -20,18 +20,24 @@ def generator(seed=0):
 def test_frequencies_match_the_distribution(temperature):
     n = 20_000
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -3.0]) / temperature
-    counts = sample_tokens(logits.expand(n, 5), generator()).bincount(minlength=5)
+    counts = sample_tokens(logits.expand(n, 5), torch.rand(n, generator=generator())).bincount(minlength=5)
     expected = n * logits.softmax(-1)
     chi_squared = ((counts - expected) ** 2 / expected).sum()
     assert chi_squared < 18.5  # 0.999 of the chi-squared distribution with 4 degrees of freedom
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
-def test_a_token_of_probability_zero_is_never_drawn(uniform, monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, uniform))
+def test_a_token_of_probability_zero_is_never_drawn(uniform):
     inf = float("inf")
-    drawn = sample_tokens(torch.tensor([[-inf, 0.0, -inf, 0.0, -inf]]), None).item()
+    drawn = sample_tokens(torch.tensor([[-inf, 0.0, -inf, 0.0, -inf]]), torch.tensor([uniform])).item()
     assert drawn == (1 if uniform == 0 else 3)
+
+
+def test_a_share_of_the_prompts_is_answered_as_among_all(lm, words):
+    prompts = ["a b c", "d", "e f", "g h i j"]
+    every = sample_texts(lm, words, prompts, 6, generator=generator(1)).texts(words)
+    part = sample_texts(lm, words, prompts, 6, generator=generator(1), rows=slice(2, 4))
+    assert part.texts(words) == every[2:]
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(lm, words):
@@ -82,12 +88,12 @@ def test_sampling_stops_when_all_have_ended(make_lm, words):
 def test_cached_sampling_equals_sampling_from_the_whole_text(lm, words, temperature):
     prompts = ["a b c", "d", "e f", "g h i j"]
     drawn = sample_texts(lm, words, prompts, 6, temperature, generator(5))
-    uniform = generator(5)
+    uniform = torch.rand(4, 6, generator=generator(5))
     rows, alive = words(prompts)["input_ids"], [True] * 4
-    for _ in range(drawn.response_length):
+    for step in range(drawn.response_length):
         # no cache and no padding: each text goes through the model by itself
         logits = torch.stack([lm(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]) / temperature
-        for i, token in enumerate(sample_tokens(logits, uniform).tolist()):
+        for i, token in enumerate(sample_tokens(logits, uniform[:, step]).tolist()):
             if alive[i]:
                 rows[i].append(token)
                 alive[i] = token != EOS
@@ -109,7 +115,8 @@ def test_without_position_ids_padding_would_change_what_is_drawn(lm, words, monk
 def test_samples_are_as_surprising_as_the_entropy_says(lm, temperature):
     # One token from a fixed prompt: the mean of −log π over 4000 draws is the entropy, if both use the temperature.
     ids, mask = left_pad([[3, 4, 5]] * 4000, PAD)
-    drawn = sample(lm, ids, mask, 1, EOS, PAD, temperature, generator())
+    uniform = torch.rand(len(ids), 1, generator=generator())
+    drawn = sample(lm, ids, mask, 1, EOS, PAD, temperature, uniform)
     surprise = -response_logprobs(lm, drawn.input_ids, drawn.attention_mask, 1, temperature)
     logits = lm(input_ids=ids[:1]).logits[0, -1] / temperature
     assert surprise.mean().item() == pytest.approx(
