@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TRL112 := .venv-trl112
 
-.PHONY: book test test-all lint format lock clean parity
+.PHONY: book test test-all lint format lock clean parity bench experiments
 
 book: $(READY)
 	@$(RUN) -m rlhf_utils.book build
@@ -19,7 +19,18 @@ test-all: book
 # One update of TRL 1.12.0's PPO, recorded anew in an environment of its own, against the committed recording and ours.
 parity: $(READY) $(TRL112)/.ready
 	$(TRL112)/bin/python -W ignore benchmarks/parity/make_fixture.py _build/parity.safetensors
-	$(RUN) benchmarks/parity/compare.py _build/parity.safetensors --committed tests/data/trl_ppo.safetensors
+	$(RUN) benchmarks/parity/compare.py _build/parity.safetensors --committed tests/data/trl_ppo.safetensors \
+		--keep benchmarks/results/parity.md
+
+# Side by side with what one would otherwise use; wants idle cores. Results are kept as text.
+bench: $(READY) $(TRL112)/.ready
+	$(RUN) benchmarks/bench.py --keep benchmarks/results/ppo.md
+	$(RUN) benchmarks/trainers.py --keep benchmarks/results/trainers.md
+	$(RUN) benchmarks/scaling.py --keep benchmarks/results/scaling.jsonl
+
+# Grids and many seeds; a stopped run goes on where it was. What is up to date is not computed again.
+experiments: $(READY)
+	$(RUN) experiments/distance_to_optimum.py
 
 lint: $(READY)
 	$(RUN) -m ruff check .

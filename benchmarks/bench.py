@@ -43,12 +43,12 @@ class Contender:
     name: str
     script: str
     python: str = sys.executable
-    separate_value_model: bool = False
+    value_model: str = "shared"
 
 
 PPO = [
     Contender("ours", "ours_ppo.py"),
-    Contender("ours, separate value model", "ours_ppo.py", separate_value_model=True),
+    Contender("ours, separate value model", "ours_ppo.py", value_model="separate"),
     Contender("TRL 1.12 PPOTrainer", "trl_ppo.py", python=str(PYTHON_112)),
     Contender("one prompt at a time", "one_at_a_time.py"),
 ]
@@ -123,6 +123,7 @@ def take_turns(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rounds: int,
+    bar: bool = True,
 ) -> tuple[dict[str, list[Facts]], list[float]]:
     """Facts of every round of every contender, and the machine's rate of matrix products in each round.
 
@@ -136,12 +137,12 @@ def take_turns(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
-            mine = work | {"separate_value_model": contender.separate_value_model, "rounds": rounds}
+            mine = work | {"value_model": contender.value_model, "rounds": rounds}
             (folder / "work.json").write_text(json.dumps(mine))
             process = stack.enter_context(contender_process(contender, folder, int(work["threads"])))
             listen(process, folder)
             racing.append((contender, process, folder))
-        for number in tqdm(range(rounds + 1), "rounds"):
+        for number in tqdm(range(rounds + 1), "rounds", disable=not bar):
             for contender, process, folder in racing:
                 process.stdin.write("go\n")
                 process.stdin.flush()

@@ -32,8 +32,9 @@ from rlhf_utils.errors import UserError
 from rlhf_utils.progress import note
 
 PACKAGE = "rlhf_utils"
-# Modules that don't change what a stage computes: where results lie, how progress looks, what an error says.
-NEUTRAL = {f"{PACKAGE}.artifacts", f"{PACKAGE}.errors", f"{PACKAGE}.progress"}
+# Modules that don't change what a stage computes: where results lie, how progress looks, what an error says, how many
+# processes share the work.
+NEUTRAL = {f"{PACKAGE}.{name}" for name in ("artifacts", "errors", "experiments", "processes", "progress")}
 
 
 def cache_folder() -> Path:

@@ -83,6 +83,31 @@ def estimate_optimum(scores: Tensor, kl_coef: float, log_ratios: Tensor | None =
     )
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What is known of N samples for one prompt. Scores stay raw, so that any scale, penalty and β can follow.
+
+    Attributes:
+        prompt: the prompt.
+        raw: rewards, (N,).
+        ended: whether there was an EOS, (N,).
+        log_ratios: of whole responses, policy to reference, nats, (N,); 0 if the reference wrote them.
+    """
+
+    prompt: str
+    raw: Tensor
+    ended: Tensor
+    log_ratios: Tensor
+
+    def scores(self, scale: ScoreScale, config: PPOConfig) -> Tensor:
+        """Scores as PPO sees them, the penalty for a missing EOS included, (N,)."""
+        return penalise_missing_eos((self.raw - scale.mean) / scale.std, self.ended, config.missing_eos_penalty)
+
+    def __add__(self, other: Draws) -> Draws:
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("raw", "ended", "log_ratios"))
+        return Draws(self.prompt, *(torch.cat(pair) for pair in pairs))
+
+
 def draw(
     policy: PreTrainedModel,
     ref_model: PreTrainedModel,
@@ -90,27 +115,47 @@ def draw(
     prompt: str,
     number: int,
     reward: Reward,
+    max_new_tokens: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    batch_size: int = 512,
+) -> Draws:
+    """Sample a policy for one prompt and note what the optimum needs."""
+    raw, ended, ratios = [], [], []
+    for start in range(0, number, batch_size):
+        prompts = [prompt] * min(batch_size, number - start)
+        samples = sample_texts(policy, tokenizer, prompts, max_new_tokens, temperature, generator)
+        raw.append(reward(samples))
+        ended.append(samples.ended)
+        same = policy is ref_model
+        ratios.append(torch.zeros_like(raw[-1]) if same else sequence_kl(policy, ref_model, samples))
+    return Draws(prompt, torch.cat(raw).cpu(), torch.cat(ended).cpu(), torch.cat(ratios).cpu())
+
+
+def draw_reference(
+    ref_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    reward: Reward,
     scale: ScoreScale,
     config: PPOConfig,
     max_new_tokens: int,
     generator: torch.Generator,
-    batch_size: int = 512,
-) -> tuple[Tensor, Tensor]:
-    """Scores as PPO sees them, the missing-EOS penalty included, and summed log-ratios of a policy's samples.
+    first: int = 4096,
+    most: int = 65_536,
+) -> list[Draws]:
+    """Samples of the reference for each prompt, doubled until enough of them carry the estimate, or there are ``most``.
 
-    Returns:
-        ``scores`` and ``log_ratios`` to the reference, both (number,).
+    They serve every policy that is held against this reference, and every β down to the one in ``config``.
     """
-    scores, ratios = [], []
-    for start in range(0, number, batch_size):
-        prompts = [prompt] * min(batch_size, number - start)
-        samples = sample_texts(policy, tokenizer, prompts, max_new_tokens, config.temperature, generator)
-        normal = (reward(samples) - scale.mean) / scale.std
-        scores.append(penalise_missing_eos(normal, samples.ended, config.missing_eos_penalty))
-        if policy is not ref_model:
-            ratios.append(sequence_kl(policy, ref_model, samples))
-    every = torch.cat(scores).cpu()
-    return every, torch.cat(ratios).cpu() if ratios else torch.zeros_like(every)
+    found = []
+    for prompt in progress(prompts, "samples of the reference"):
+        args = (reward, max_new_tokens, generator, config.temperature)
+        draws = draw(ref_model, ref_model, tokenizer, prompt, first, *args)
+        while len(draws.raw) < most and not estimate_optimum(draws.scores(scale, config), config.kl_coef).estimable:
+            draws = draws + draw(ref_model, ref_model, tokenizer, prompt, len(draws.raw), *args)
+        found.append(draws)
+    return found
 
 
 @dataclass(frozen=True)
@@ -163,51 +208,42 @@ def measure_gaps(
     policy: PreTrainedModel,
     ref_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    reference: Sequence[Draws],
     reward: Reward,
     scale: ScoreScale,
     config: PPOConfig,
     max_new_tokens: int,
     generator: torch.Generator,
-    first: int = 4096,
-    most: int = 65_536,
-    policy_samples: int = 1024,
+    samples: int = 1024,
 ) -> list[PromptGap]:
     """Hold a policy against the optimum, prompt by prompt, on fresh samples.
-
-    The reference's samples are doubled until the estimate is carried by enough of them, or there are ``most``.
 
     Args:
         policy: what PPO trained.
         ref_model: the SFT model.
         tokenizer: with distinct PAD and EOS.
-        prompts: each is measured by itself.
+        reference: from :func:`draw_reference`.
         reward: what PPO maximised.
         scale: from :class:`~rlhf_utils.ppo.PPOResult`.
         config: gives β, temperature and the penalty for a missing EOS.
         max_new_tokens: as in training.
         generator: source of randomness.
-        first: samples of the reference to begin with.
-        most: and at most.
-        policy_samples: of the policy.
+        samples: of the policy, for each prompt.
     """
     gaps = []
-    for prompt in progress(prompts, "distance to the optimum"):
-        rest = (reward, scale, config, max_new_tokens, generator)
-        scores, _ = draw(ref_model, ref_model, tokenizer, prompt, first, *rest)
-        while not (optimum := estimate_optimum(scores, config.kl_coef)).estimable and len(scores) < most:
-            more, _ = draw(ref_model, ref_model, tokenizer, prompt, len(scores), *rest)
-            scores = torch.cat([scores, more])
-        ours, log_ratios = draw(policy, ref_model, tokenizer, prompt, policy_samples, *rest)
-        kl = log_ratios.mean().item()
+    for draws in progress(reference, "distance to the optimum"):
+        args = (reward, max_new_tokens, generator, config.temperature)
+        ours = draw(policy, ref_model, tokenizer, draws.prompt, samples, *args)
+        scores, ref_scores = (d.scores(scale, config) for d in (ours, draws))
+        kl = ours.log_ratios.mean().item()
         gaps.append(
             PromptGap(
-                prompt=prompt,
-                j_ref=scores.mean().item(),
-                j=ours.mean().item() - config.kl_coef * kl,
+                prompt=draws.prompt,
+                j_ref=ref_scores.mean().item(),
+                j=scores.mean().item() - config.kl_coef * kl,
                 kl=kl,
-                optimum=optimum,
-                check=estimate_optimum(ours, config.kl_coef, log_ratios),
+                optimum=estimate_optimum(ref_scores, config.kl_coef),
+                check=estimate_optimum(scores, config.kl_coef, ours.log_ratios),
             )
         )
     return gaps

@@ -256,7 +256,8 @@ class Chain:
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
             args = (self.sft_model, task.tokenizer, task.train_prompts, self.reward, task.max_new_tokens)
             try:
-                policy, result = train_ppo(*args, self.settings.ppo, self.threads)
+                knows = None if task.load_reward else self.reward_model
+                policy, result = train_ppo(*args, self.settings.ppo, self.threads, knows)
             except TrainingError as error:
                 if not world().is_main:
                     raise

@@ -12,13 +12,14 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_utils.generation import sample_texts
-from rlhf_utils.models import PolicyWithValueHead
+from rlhf_utils.models import PolicyWithValueHead, RewardModel
 from rlhf_utils.processes import gather_rows, split_rows, sum_gradients, sum_over_processes, world
 from rlhf_utils.progress import progress
 from rlhf_utils.reward import Reward
@@ -36,14 +37,17 @@ class PPOConfig:
     batch_size: int = 256  # episodes an update
     minibatch_size: int = 64  # episodes an optimizer step
     epochs: int = 2  # passes over a batch
-    learning_rate: float = 6e-4  # AdamW's, at its highest; falls to 0 along a cosine
+    learning_rate: float = 6e-4  # AdamW's, at its highest; falls along a cosine
+    final_rate: float = 0.0  # share of the learning rate that is left at the end; 1 keeps it as it is
     kl_coef: float = 0.15  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
     kl_target: float | None = None  # nats a response; None keeps kl_coef fixed
+    kl_coef_start: float | None = None  # where kl_coef begins; it reaches its value after half of the updates
     clip_range: float = 0.2  # of the ratio
     value_clip_range: float = 0.2  # of the value, in deviations of the score
     vf_coef: float = 0.05  # weight of the value loss
     gamma: float = 1.0  # discount
     gae_lambda: float = 0.95  # 0: one-step errors, 1: whole returns
+    whiten_advantages: bool = True  # to mean 0 and variance 1 over a batch's tokens
     max_grad_norm: float = 1.0
     # OpenAI's value. With 1e-8, Adam would blow up gradients that are nothing but rounding, such as those of the key
     # biases (a constant added to all keys changes no attention), and no two machines would get the same weights.
@@ -51,12 +55,16 @@ class PPOConfig:
     missing_eos_penalty: float = 1.0  # subtracted from the score of a response that ran into the length cap
     temperature: float = 1.0  # in sampling and in scoring
     score_samples: int = 512  # samples of the SFT policy that fix the score's mean and deviation
-    separate_value_model: bool = False  # values from a trunk of their own, at twice the cost, not from the policy's
+    # Where the values come from: a head on the policy's own states; or, at twice the cost of an update, a model of its
+    # own that starts as the SFT model ("separate") or as the reward model ("reward", as in InstructGPT).
+    value_model: Literal["shared", "separate", "reward"] = "shared"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.minibatch_size > self.batch_size:
             raise ValueError(f"minibatch_size {self.minibatch_size} exceeds batch_size {self.batch_size}")
+        if self.kl_target is not None and self.kl_coef_start is not None:
+            raise ValueError("kl_target steers kl_coef, so kl_coef_start would be lost; give one of them")
 
 
 def token_rewards(
@@ -193,15 +201,51 @@ class AdaptiveKL:
         self.kl_coef *= 1 + error * episodes / self.horizon
 
 
+@dataclass
+class AnnealedKL:
+    r"""A KL coefficient that goes from one value to another, by the same factor each update.
+
+    .. math:: \beta_u = \beta_\text{start}\,(\beta_\text{end} / \beta_\text{start})^{\min(1,\,u/n)}
+
+    Args:
+        kl_coef: :math:`\beta_\text{start}`; then the current one.
+        end: :math:`\beta_\text{end}`.
+        updates: n, how many it takes.
+    """
+
+    kl_coef: float
+    end: float
+    updates: int
+
+    def __post_init__(self) -> None:
+        self._factor = (self.end / self.kl_coef) ** (1 / self.updates)
+        self._left = self.updates
+
+    def update(self, kl: float, episodes: int) -> None:
+        """One update is over."""
+        if self._left:
+            self._left -= 1
+            self.kl_coef = self.kl_coef * self._factor if self._left else self.end
+
+
+def make_controller(config: PPOConfig) -> FixedKL | AdaptiveKL | AnnealedKL:
+    """What decides on the KL coefficient, as the settings say."""
+    if config.kl_target is not None:
+        return AdaptiveKL(config.kl_coef, config.kl_target)
+    if config.kl_coef_start is not None:
+        return AnnealedKL(config.kl_coef_start, config.kl_coef, max(1, config.updates // 2))
+    return FixedKL(config.kl_coef)
+
+
 def advantages_and_returns(rollout: Rollout, kl_coef: float, config: PPOConfig) -> tuple[Tensor, Tensor]:
-    """Whitened advantages and plain returns of a batch, both (B, R).
+    """Advantages, whitened if the settings say so, and plain returns of a batch, both (B, R).
 
     Returns are taken before whitening: they are what the value head must predict, in the reward's own unit.
     """
     mask = rollout.response_mask
     rewards = token_rewards(rollout.scores, rollout.old_logprobs, rollout.ref_logprobs, mask, kl_coef)
     advantages, returns = gae(rewards, rollout.values, mask, config.gamma, config.gae_lambda)
-    return whiten(advantages, mask), returns
+    return (whiten(advantages, mask) if config.whiten_advantages else advantages), returns
 
 
 def minibatches(rows: int, size: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -325,6 +369,34 @@ def measure_scale(
     return ScoreScale(every.mean().item(), max(every.std(correction=0).item(), 1e-6))
 
 
+def start_policy(
+    sft_model: PreTrainedModel,
+    value_model: Literal["shared", "separate", "reward"],
+    reward_model: RewardModel | None,
+    scale: ScoreScale,
+) -> PolicyWithValueHead:
+    """A policy that writes as the SFT model does, with its value model as it begins.
+
+    A reward model knows already what PPO's value model must learn, which texts get which score, if it is asked before
+    the text is finished. Its head is rescaled, so that its values are in the unit of the normalised scores.
+
+    Raises:
+        ValueError: the value model shall start as the reward model, and there is none.
+    """
+    lm = copy.deepcopy(sft_model)
+    if value_model == "shared":
+        return PolicyWithValueHead(lm)
+    if value_model == "separate":
+        return PolicyWithValueHead(lm, copy.deepcopy(sft_model.base_model))
+    if reward_model is None:
+        raise ValueError("value_model='reward' needs a reward model; choose 'shared' or 'separate'")
+    policy = PolicyWithValueHead(lm, copy.deepcopy(reward_model.trunk))
+    with torch.no_grad():
+        policy.value_head.weight.copy_(reward_model.head.weight / scale.std)
+        policy.value_head.bias.copy_((reward_model.head.bias - scale.mean) / scale.std)
+    return policy
+
+
 def train_ppo(
     sft_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -333,6 +405,7 @@ def train_ppo(
     max_new_tokens: int,
     config: PPOConfig,
     threads: int | None = None,
+    reward_model: RewardModel | None = None,
     on_update: Callable[[int, PolicyWithValueHead, dict[str, float]], None] | None = None,
 ) -> tuple[PolicyWithValueHead, PPOResult]:
     """Train a policy that starts as the SFT model.
@@ -345,6 +418,7 @@ def train_ppo(
         max_new_tokens: cap on a response's length.
         config: the settings.
         threads: see :func:`rlhf_utils.runtime.use_threads`.
+        reward_model: where the value model starts if ``config.value_model`` is ``"reward"``.
         on_update: called after each update with its number, the policy and the metrics.
 
     Returns:
@@ -355,12 +429,13 @@ def train_ppo(
     """
     use_threads(threads)
     generator = seed_everything(config.seed)
-    value_trunk = copy.deepcopy(sft_model.base_model) if config.separate_value_model else None
-    policy = PolicyWithValueHead(copy.deepcopy(sft_model), value_trunk).to(sft_model.device)
-    controller = FixedKL(config.kl_coef) if config.kl_target is None else AdaptiveKL(config.kl_coef, config.kl_target)
-    steps = config.updates * config.epochs * (config.batch_size // config.minibatch_size)
-    optimizer, schedule = make_optimizer(policy, config.learning_rate, steps, eps=config.adam_eps)
     scale = measure_scale(sft_model, tokenizer, prompts, reward, max_new_tokens, config, generator)
+    policy = start_policy(sft_model, config.value_model, reward_model, scale).to(sft_model.device)
+    controller = make_controller(config)
+    steps = config.updates * config.epochs * (config.batch_size // config.minibatch_size)
+    optimizer, schedule = make_optimizer(
+        policy, config.learning_rate, steps, eps=config.adam_eps, final_rate=config.final_rate
+    )
     result = PPOResult(scale)
     mine = world().share(config.batch_size)
     bar = progress(range(config.updates), "PPO")

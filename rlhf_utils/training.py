@@ -40,16 +40,18 @@ def make_optimizer(
     warmup: float = 0.0,
     weight_decay: float = 0.0,
     eps: float = 1e-8,
+    final_rate: float = 0.0,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with weight decay on matrices only, and a rate that rises linearly and falls along a cosine to zero.
+    """AdamW with weight decay on matrices only, and a rate that rises linearly and falls along a cosine.
 
     Args:
         model: its parameters that require a gradient are trained.
         learning_rate: the highest rate.
-        total_steps: optimizer steps until the rate is 0.
+        total_steps: optimizer steps until the rate is at its end.
         warmup: share of the steps over which the rate rises from 0.
         weight_decay: on weights with two or more dimensions.
         eps: added to the root of the second moment; what lies far below it hardly moves a weight.
+        final_rate: share of the highest rate that is left at the end.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -63,6 +65,7 @@ def make_optimizer(
     def factor(step: int) -> float:
         if step < rising:
             return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total_steps - rising)))
+        fallen = 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total_steps - rising)))
+        return final_rate + (1 - final_rate) * fallen
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

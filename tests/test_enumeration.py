@@ -2,14 +2,16 @@ import copy
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rlhf_utils.enumeration import all_responses, exact_objective, exact_optimum, response_log_probability
 from rlhf_utils.generation import sample
 from rlhf_utils.models import response_logprobs
 from rlhf_utils.optimum import estimate_optimum
-from rlhf_utils.ppo import gae, policy_loss, token_rewards
+from rlhf_utils.ppo import PPOConfig, gae, policy_loss, token_rewards, train_ppo
+from rlhf_utils.tensors import kl_k1, kl_k3
 
 pytestmark = pytest.mark.enumeration
 PAD, EOS, V, R = 0, 1, 4, 4
@@ -23,6 +25,12 @@ def make_model(seed):
         bos_token_id=EOS, eos_token_id=EOS, pad_token_id=PAD,
     )  # fmt: skip
     return GPT2LMHeadModel(config).eval()
+
+
+def tokenizer_of(words):
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=words[0]))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=words[PAD], eos_token=words[EOS])
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +136,41 @@ def test_the_estimated_optimum_is_within_its_error(world, kl_coef):
     drawn = torch.multinomial(ours.exp(), 50_000, replacement=True, generator=generator)
     checked = estimate_optimum(scores[drawn], kl_coef, (ours - ref)[drawn])
     assert checked.value == pytest.approx(value.item(), abs=4 * checked.standard_error)
+
+
+def test_sampled_kl_and_objective_are_the_exact_ones(world):
+    samples, reference, policy, scores = world
+    ref, ours = (response_log_probability(m, samples).detach() for m in (reference, policy))
+    objective, kl = exact_objective(ours, ref, scores, 0.3)
+    drawn = torch.multinomial(ours.exp(), 100_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    for estimate, exact in ((kl_k1(ours, ref)[drawn], kl), (kl_k3(ours, ref)[drawn], kl)):
+        assert estimate.mean().item() == pytest.approx(exact.item(), abs=4 * estimate.std().item() / 100_000**0.5)
+    reached = scores[drawn] - 0.3 * kl_k1(ours, ref)[drawn]
+    assert reached.mean().item() == pytest.approx(objective.item(), abs=4 * reached.std().item() / 100_000**0.5)
+
+
+@pytest.mark.parametrize("value_model", ["shared", "separate"])
+def test_the_trainer_comes_near_the_exact_optimum(world, value_model):
+    samples, reference, _, scores = world
+    place = {tuple(row): i for i, row in enumerate(samples.input_ids.tolist())}
+    words = tokenizer_of(["<pad>", "<eos>", "c", "d"])
+
+    def reward(drawn):
+        # Rows may be narrower than the longest response, and stand under PAD where their response has ended.
+        rows = torch.nn.functional.pad(drawn.input_ids, (0, samples.input_ids.shape[1] - drawn.input_ids.shape[1]))
+        return scores[[place[tuple(row)] for row in rows.tolist()]]
+
+    config = PPOConfig(
+        updates=150, batch_size=256, minibatch_size=64, epochs=1, learning_rate=2e-2, kl_coef=0.5, vf_coef=0.5,
+        value_model=value_model, missing_eos_penalty=0.0, gae_lambda=1.0, max_grad_norm=10.0,
+    )  # fmt: skip
+    policy, result = train_ppo(reference, words, ["c d"], reward, R, config, threads=1)
+    normal = (scores - result.scale.mean) / result.scale.std
+    ref = response_log_probability(reference, samples).detach()
+    _, value = exact_optimum(ref, normal, config.kl_coef)
+    reached, kl = exact_objective(response_log_probability(policy.lm, samples).detach(), ref, normal, config.kl_coef)
+    start = (ref.exp() * normal).sum()
+    print(((reached - start) / (value - start)).item(), kl.item())
+    assert (reached - start) / (value - start) > 0.97
+    assert reached <= value + 1e-5
+    assert result.history[-1]["kl"] == pytest.approx(kl.item(), abs=0.1)

@@ -5,8 +5,10 @@ import torch
 from torch import tensor
 
 from rlhf_utils.optimum import (
+    Draws,
     Optimum,
     PromptGap,
+    draw_reference,
     estimate_optimum,
     kl_from_optimum,
     measure_gaps,
@@ -81,11 +83,35 @@ def test_the_reference_itself_has_reached_nothing(lm, words):
         return (samples.input_ids == 5).sum(-1).float()
 
     config = PPOConfig(kl_coef=1.0)
-    args = (words, ["a b", "c"], reward, ScoreScale(0.0, 1.0), config, 5, torch.Generator().manual_seed(0))
-    gaps = measure_gaps(lm, lm, *args, first=512, most=4096, policy_samples=512)
+    args = (reward, ScoreScale(0.0, 1.0), config, 5, torch.Generator().manual_seed(0))
+    reference = draw_reference(lm, words, ["a b", "c"], *args, first=512, most=4096)
+    gaps = measure_gaps(lm, lm, words, reference, *args, samples=512)
     assert [g.prompt for g in gaps] == ["a b", "c"]
     assert all(g.kl == 0 and g.optimum.estimable for g in gaps)
     assert abs(share_of_optimum(gaps)) < 0.3
     for g in gaps:
         assert g.check.value == pytest.approx(g.optimum.value, abs=4 * (g.check.standard_error + 0.05))
         assert g.optimum.value > g.j_ref
+
+
+def test_samples_are_doubled_until_they_carry_the_estimate(lm, words):
+    def reward(samples):
+        return (samples.input_ids == 5).sum(-1).float()
+
+    args = (reward, ScoreScale(0.0, 1.0), PPOConfig(kl_coef=1.0), 5)
+    draws = {}
+    for first, most in ((64, 64), (64, 8192)):
+        generator = torch.Generator().manual_seed(0)
+        (draws[most],) = draw_reference(lm, words, ["c"], *args, generator, first=first, most=most)
+    few, many = (estimate_optimum(draws[most].scores(*args[1:3]), 1.0) for most in (64, 8192))
+    assert len(draws[64].raw) == 64
+    assert not few.estimable
+    assert len(draws[8192].raw) in (512, 1024, 2048, 4096, 8192)
+    assert many.estimable
+
+
+def test_scores_carry_scale_and_penalty():
+    draws = Draws("a", tensor([3.0, 1.0]), tensor([True, False]), torch.zeros(2))
+    both = draws + draws
+    config = PPOConfig(missing_eos_penalty=0.5)
+    assert both.scores(ScoreScale(1.0, 2.0), config).tolist() == [1.0, -0.5, 1.0, -0.5]

@@ -8,18 +8,22 @@ import torch
 from torch import tensor
 
 from rlhf_utils.generation import Samples, sample_texts
-from rlhf_utils.models import PolicyWithValueHead
+from rlhf_utils.models import PolicyWithValueHead, RewardModel
 from rlhf_utils.ppo import (
     AdaptiveKL,
+    AnnealedKL,
     FixedKL,
     PPOConfig,
+    ScoreScale,
     advantages_and_returns,
     draw_prompts,
     gae,
+    make_controller,
     measure_scale,
     minibatches,
     policy_loss,
     rollout_metrics,
+    start_policy,
     token_rewards,
     train_ppo,
     update_policy,
@@ -484,3 +488,43 @@ def test_garbage_behind_an_eos_changes_no_step(make_lm, words):
         update_policy(policy, optimizer, rollout, *both, SMALL, torch.Generator().manual_seed(0))
         weights.append(torch.nn.utils.parameters_to_vector(policy.parameters()))
     assert torch.equal(*weights)
+
+
+def test_an_annealed_coefficient_falls_by_the_same_factor_and_stays():
+    controller = AnnealedKL(1.6, end=0.1, updates=4)
+    seen = []
+    for _ in range(6):
+        seen.append(controller.kl_coef)
+        controller.update(kl=5.0, episodes=256)
+    assert seen == pytest.approx([1.6, 0.8, 0.4, 0.2, 0.1, 0.1])
+
+
+def test_the_settings_choose_the_controller():
+    assert make_controller(PPOConfig(kl_coef=0.3)) == FixedKL(0.3)
+    assert make_controller(PPOConfig(kl_target=2.0)) == AdaptiveKL(0.15, 2.0)
+    assert make_controller(PPOConfig(updates=10, kl_coef_start=1.0)) == AnnealedKL(1.0, 0.15, 5)
+    with pytest.raises(ValueError, match="give one of them"):
+        PPOConfig(kl_target=2.0, kl_coef_start=1.0)
+
+
+def test_a_value_model_starts_as_the_reward_model_in_the_unit_of_the_scores(make_lm, samples):
+    reward_model = RewardModel(make_lm(2)).eval()
+    scale = ScoreScale(mean=0.4, std=2.0)
+    policy = start_policy(make_lm(), "reward", reward_model, scale)
+    # The value before a row's last token is the reward model's score of the text up to there.
+    args = (samples.input_ids, samples.attention_mask, samples.response_length)
+    with torch.no_grad():
+        values = policy(*args).values
+        last = samples.response_mask.sum(-1) - 1
+        before = samples.attention_mask.clone()
+        before.scatter_(1, (samples.input_ids.shape[1] - samples.response_length + last).unsqueeze(-1), 0)
+        expected = (reward_model(samples.input_ids, before) - 0.4) / 2.0
+    torch.testing.assert_close(values.gather(1, last.unsqueeze(-1)).squeeze(-1), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="needs a reward model"):
+        start_policy(make_lm(), "reward", None, scale)
+
+
+def test_without_whitening_advantages_keep_their_size(make_lm, samples):
+    rollout = rollout_of(PolicyWithValueHead(make_lm()), make_lm(1), samples, 8)
+    plain, returns = advantages_and_returns(rollout, 0.1, PPOConfig(whiten_advantages=False))
+    torch.testing.assert_close(plain, (returns - rollout.values) * samples.response_mask)

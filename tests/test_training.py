@@ -30,6 +30,15 @@ def test_the_rate_ends_at_zero():
     assert found[8] == pytest.approx(0)
 
 
+def test_the_rate_can_end_higher():
+    for share in (0.25, 1.0):
+        optimizer, schedule = make_optimizer(nn.Linear(2, 2), 0.1, 8, final_rate=share)
+        for _ in range(8):
+            optimizer.step()
+            schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * share)
+
+
 def test_only_matrices_decay():
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     optimizer, _ = make_optimizer(model, 0.1, 10, weight_decay=0.5)

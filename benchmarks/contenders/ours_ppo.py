@@ -46,7 +46,9 @@ config = PPOConfig(
     minibatch_size=work["minibatch_size"],
     epochs=work["epochs"],
     learning_rate=work["learning_rate"],
-    separate_value_model=work["separate_value_model"],
+    value_model=work["value_model"],
 )
 turns.wait()
-train_ppo(model, tokenizer, work["prompts"], reward, work["max_new_tokens"], config, work["threads"], on_update)
+train_ppo(
+    model, tokenizer, work["prompts"], reward, work["max_new_tokens"], config, work["threads"], on_update=on_update
+)

@@ -375,21 +375,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare this package's PPO with a recording of TRL's.")
     parser.add_argument("recording", type=Path)
     parser.add_argument("--committed", type=Path, help="the recording that this one should equal")
+    parser.add_argument("--keep", type=Path, help="file for the tables")
     options = parser.parse_args()
     torch.set_num_threads(1)
     recordings = load(options.recording)
     versions = next(iter(recordings.values())).about["versions"]
-    print("Recorded with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
+    report = ["Recorded with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
     failures = []
     if options.committed and (found := stale(options.recording, options.committed)):
         failures.append(f"{options.committed.name} is not what TRL gives here: {', '.join(found[:8])}")
     elif options.committed:
-        print(f"{options.committed.name} holds the same, to {NUMBERS:.0e}.")
+        report[0] += f" {options.committed.name} holds the same, to {NUMBERS:.0e}."
     switched = {name: differences(recording, ours(recording)) for name, recording in recordings.items()}
-    print(f"\nLargest differences, with TRL's conventions:\n\n{table(switched)}")
+    report.append(f"Largest differences, with TRL's conventions:\n\n{table(switched)}")
     first = recordings["plain"]
     unswitched = {name: differences(first, ours(first, conventions)) for name, conventions in BUT_FOR.items()}
-    print(f"\nThe same for the variant plain, with one of our conventions in place of TRL's:\n\n{table(unswitched)}")
+    report.append(
+        f"The same for the variant plain, with one of our conventions in place of TRL's:\n\n{table(unswitched)}"
+    )
+    text = "\n\n".join(report)
+    print(text)
+    if options.keep:
+        options.keep.write_text(text + "\n")
     for variant, column in switched.items():
         failures += [
             f"{variant}: {name} differs by {size:.1e}" for name, size in column.items() if size > TOLERANCES[name]

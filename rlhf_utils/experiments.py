@@ -1,0 +1,111 @@
+"""Experiments too long for a page: a grid of settings, each with a few seeds, kept as a small text file.
+
+A script in ``experiments/`` names its rows and how one row is computed. The file carries a hash of the code and the
+settings that made it, so that nobody quotes numbers of code that is gone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf_utils.artifacts import code_hash, make_key, source_hash
+from rlhf_utils.errors import UserError
+from rlhf_utils.progress import progress
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment's script defines.
+
+    Attributes:
+        name: of the file with its results.
+        rows: settings of each row, as JSON.
+        compute: gives a row's results from its settings, on one thread; a function of the script's top level.
+        modules: the package's modules that it uses, by full name; what they import counts as well.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    compute: Callable[[Row], Row]
+    modules: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        """Hash of the settings, the script and the package's code."""
+        script = source_hash(Path(inspect.getfile(self.compute)))
+        return make_key(rows=list(self.rows), script=script, code=code_hash(*self.modules))
+
+
+def folder() -> Path:
+    """``experiments/results`` of the repository that this package belongs to, or of the current folder or one above.
+
+    Raises:
+        UserError: there is none, since the package was installed without the repository.
+    """
+    for place in (Path(__file__).parents[1], Path.cwd(), *Path.cwd().parents):
+        if (found := place / "experiments" / "results").is_dir():
+            return found
+    raise UserError("The results of the experiments are not here.", "Work in a clone of the book's repository.")
+
+
+def read(name: str) -> tuple[Row, list[Row]]:
+    """Header and rows of an experiment's results. Each row holds its settings and its results."""
+    header, *rows = (json.loads(line) for line in (folder() / f"{name}.jsonl").read_text().splitlines())
+    return header, rows
+
+
+def compute_row(experiment: Experiment, settings: Row) -> Row:
+    """One row: its settings, its results, and the seconds that it took."""
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    return settings | experiment.compute(settings) | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def _quiet() -> None:
+    os.environ["RLHF_UTILS_BOOK"] = "1"  # several workers' bars would write over each other
+
+
+def run(experiment: Experiment, workers: int | None = None) -> Path:
+    """Compute all rows, one thread each, as many at a time as there are cores; returns the file.
+
+    Finished rows wait in a file beside the results, so that a stopped run goes on where it was. Results of the code and
+    settings as they are, are not computed again.
+    """
+    target = folder() / f"{experiment.name}.jsonl"
+    header = {"experiment": experiment.name, "key": experiment.key, "python": platform.python_version()}
+    header |= {"torch": torch.__version__, "threads": 1}
+    if target.exists() and json.loads(target.read_text().splitlines()[0])["key"] == experiment.key:
+        return target
+    partial = target.with_suffix(".partial")
+    lines = partial.read_text().splitlines() if partial.exists() else []
+    if not lines or json.loads(lines[0]) != header:
+        lines = [json.dumps(header)]
+        partial.write_text(lines[0] + "\n")
+    done = {json.dumps({k: row.get(k) for k in experiment.rows[0]}): row for row in map(json.loads, lines[1:])}
+    left = [row for row in experiment.rows if json.dumps(row) not in done]
+    # Spawned and not forked: a forked process can hang on the locks of torch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, _quiet) as pool, partial.open("a") as file:
+        jobs = {pool.submit(compute_row, experiment, row): row for row in left}
+        for job in progress(as_completed(jobs), experiment.name, len(left)):
+            done[json.dumps(jobs[job])] = job.result()
+            file.write(json.dumps(job.result()) + "\n")
+            file.flush()
+    rows = [json.dumps(done[json.dumps(row)]) for row in experiment.rows]
+    target.write_text("\n".join([json.dumps(header), *rows]) + "\n")
+    partial.unlink()
+    return target

@@ -1,0 +1,94 @@
+import importlib.util
+import json
+import platform
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlhf_utils import experiments
+from rlhf_utils.errors import UserError
+from rlhf_utils.experiments import Experiment, compute_row
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def load(script):
+    spec = importlib.util.spec_from_file_location(script, FOLDER / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[script] = module
+    spec.loader.exec_module(module)
+    return module.EXPERIMENT
+
+
+def double(row):
+    """A computation for these tests."""
+    if row["x"] < 0:
+        raise RuntimeError("stopped here")
+    return {"y": 2 * row["x"]}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_results_are_kept_with_the_hash_of_what_made_them(results):
+    experiment = Experiment("doubles", [{"x": 1}, {"x": 2}], double, ["rlhf_utils.tensors"])
+    experiments.run(experiment, workers=1)
+    header, rows = experiments.read("doubles")
+    assert header["key"] == experiment.key
+    assert [(row["x"], row["y"]) for row in rows] == [(1, 2), (2, 4)]
+    assert replace(experiment, rows=[{"x": 1}]).key != experiment.key
+    assert replace(experiment, modules=["rlhf_utils.sft"]).key != experiment.key
+
+
+def test_a_stopped_run_goes_on_where_it_was(results):
+    broken = Experiment("doubles", [{"x": 1}, {"x": -1}], double, ["rlhf_utils.tensors"])
+    with pytest.raises(RuntimeError, match="stopped here"):
+        experiments.run(broken, workers=1)
+    lines = (results / "doubles.partial").read_text().splitlines()
+    assert json.loads(lines[1])["y"] == 2
+    assert not (results / "doubles.jsonl").exists()
+    # What waits in the file is not computed again: a mark in it survives. Other settings begin anew.
+    (results / "doubles.partial").write_text("\n".join([lines[0], lines[1].replace('"y": 2', '"y": 77')]) + "\n")
+    with pytest.raises(RuntimeError):
+        experiments.run(broken, workers=1)
+    assert "77" in (results / "doubles.partial").read_text()
+    experiments.run(replace(broken, rows=[{"x": 1}, {"x": 3}]), workers=1)
+    assert [row["y"] for row in experiments.read("doubles")[1]] == [2, 6]
+
+
+def test_without_the_repository_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "__file__", str(tmp_path / "rlhf_utils" / "experiments.py"))
+    with pytest.raises(UserError, match="clone"):
+        experiments.folder()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_kept_results_are_those_of_the_code_as_it_is(script):
+    experiment = load(script)
+    header, rows = experiments.read(experiment.name)
+    if header["python"].split(".")[:2] != platform.python_version().split(".")[:2]:
+        pytest.skip(f"the hash is of Python {header['python']}'s syntax tree")
+    assert header["key"] == experiment.key, f"run `make experiments`: code or settings of {script} have changed"
+    assert [{k: row[k] for k in settings} for row, settings in zip(rows, experiment.rows, strict=True)] == list(
+        experiment.rows
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_row_drawn_at_random_comes_out_again(script):
+    """Another processor rounds differently and so samples differently: figures may move a little, not more."""
+    experiment = load(script)
+    row = random.SystemRandom().choice(experiments.read(experiment.name)[1])
+    again = compute_row(experiment, {k: row[k] for k in experiment.rows[0]})
+    assert again["share"] == pytest.approx(row["share"], abs=0.03), row
+    assert again["j_optimum"] == pytest.approx(row["j_optimum"], abs=0.03), row
