@@ -115,6 +115,9 @@ def _add_pipeline(commands: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--processes", type=number(int, 1), help="refuse to run unless torchrun started this many (default: any number)"
     )
+    p.add_argument(
+        "--shard", action="store_true", help="spread the policy's weights over the processes (models too large for one)"
+    )
     p.set_defaults(run=run_pipeline)
 
 
@@ -148,7 +151,7 @@ def _chain(options: argparse.Namespace) -> Chain:
         base.reward,
         replace(base.ppo, **ppo),
     )
-    return Chain(task, settings, options.out, options.device, options.threads, records)
+    return Chain(task, settings, options.out, options.device, options.threads, records, options.shard)
 
 
 RUN_OPTIONS = [

@@ -1,7 +1,9 @@
 """Experiments too long for a page: a grid of settings, each with a few seeds, kept as a small text file.
 
-A script in ``experiments/`` names its rows and how one row is computed. The file carries a hash of the code and the
-settings that made it, so that nobody quotes numbers of code that is gone.
+A script in ``experiments/`` names its rows and how one row is computed. The file carries hashes of the settings and of
+the code that made it, so that nobody quotes numbers of code that is gone. Where only the code has changed, rows drawn
+at random are computed again: if they come out the same to the last digit, the change didn't touch the computation, and
+the rest is kept.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import json
 import multiprocessing
 import os
 import platform
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from rlhf_utils.errors import UserError
 from rlhf_utils.progress import progress
 
 Row = dict[str, Any]
+CONFIRMED_BY = 2
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,14 @@ class Experiment:
     modules: Sequence[str]
 
     @property
-    def key(self) -> str:
-        """Hash of the settings, the script and the package's code."""
-        script = source_hash(Path(inspect.getfile(self.compute)))
-        return make_key(rows=list(self.rows), script=script, code=code_hash(*self.modules))
+    def settings(self) -> str:
+        """Hash of the rows and of the script."""
+        return make_key(rows=list(self.rows), script=source_hash(Path(inspect.getfile(self.compute))))
+
+    @property
+    def code(self) -> str:
+        """Hash of the package's code that is used."""
+        return code_hash(*self.modules)
 
 
 def folder() -> Path:
@@ -79,17 +87,40 @@ def _quiet() -> None:
     os.environ["RLHF_UTILS_BOOK"] = "1"  # several workers' bars would write over each other
 
 
+def _compute(experiment: Experiment, rows: Sequence[Row], workers: int | None) -> Iterator[tuple[Row, Row]]:
+    """Settings and results of each row, as they come."""
+    # Spawned and not forked: a forked process can hang on the locks of torch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, _quiet) as pool:
+        jobs = {pool.submit(compute_row, experiment, row): row for row in rows}
+        for job in progress(as_completed(jobs), experiment.name, len(rows)):
+            yield jobs[job], job.result()
+
+
+def _same(ours: Row, theirs: Row) -> bool:
+    """Whether two rows agree in all but the time that they took."""
+    return all(theirs.get(name) == value for name, value in ours.items() if not name.endswith("seconds"))
+
+
 def run(experiment: Experiment, workers: int | None = None) -> Path:
     """Compute all rows, one thread each, as many at a time as there are cores; returns the file.
 
     Finished rows wait in a file beside the results, so that a stopped run goes on where it was. Results of the code and
-    settings as they are, are not computed again.
+    settings as they are, are not computed again; those of other code are confirmed by :data:`CONFIRMED_BY` rows.
     """
     target = folder() / f"{experiment.name}.jsonl"
-    header = {"experiment": experiment.name, "key": experiment.key, "python": platform.python_version()}
-    header |= {"torch": torch.__version__, "threads": 1}
-    if target.exists() and json.loads(target.read_text().splitlines()[0])["key"] == experiment.key:
-        return target
+    header = {"experiment": experiment.name, "settings": experiment.settings, "code": experiment.code}
+    header |= {"python": platform.python_version(), "torch": torch.__version__, "threads": 1}
+    if target.exists():
+        kept, rows = read(experiment.name)
+        if kept["settings"] == header["settings"]:
+            if kept["code"] == header["code"]:
+                return target
+            drawn = random.SystemRandom().sample(list(experiment.rows), min(CONFIRMED_BY, len(experiment.rows)))
+            before = {json.dumps(settings): row for settings, row in zip(experiment.rows, rows, strict=True)}
+            if all(_same(row, before[json.dumps(settings)]) for settings, row in _compute(experiment, drawn, workers)):
+                _write(target, header, rows)
+                return target
     partial = target.with_suffix(".partial")
     lines = partial.read_text().splitlines() if partial.exists() else []
     if not lines or json.loads(lines[0]) != header:
@@ -97,15 +128,15 @@ def run(experiment: Experiment, workers: int | None = None) -> Path:
         partial.write_text(lines[0] + "\n")
     done = {json.dumps({k: row.get(k) for k in experiment.rows[0]}): row for row in map(json.loads, lines[1:])}
     left = [row for row in experiment.rows if json.dumps(row) not in done]
-    # Spawned and not forked: a forked process can hang on the locks of torch's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, _quiet) as pool, partial.open("a") as file:
-        jobs = {pool.submit(compute_row, experiment, row): row for row in left}
-        for job in progress(as_completed(jobs), experiment.name, len(left)):
-            done[json.dumps(jobs[job])] = job.result()
-            file.write(json.dumps(job.result()) + "\n")
+    with partial.open("a") as file:
+        for settings, row in _compute(experiment, left, workers):
+            done[json.dumps(settings)] = row
+            file.write(json.dumps(row) + "\n")
             file.flush()
-    rows = [json.dumps(done[json.dumps(row)]) for row in experiment.rows]
-    target.write_text("\n".join([json.dumps(header), *rows]) + "\n")
+    _write(target, header, [done[json.dumps(row)] for row in experiment.rows])
     partial.unlink()
     return target
+
+
+def _write(target: Path, header: Row, rows: Sequence[Row]) -> None:
+    target.write_text("\n".join(json.dumps(line) for line in (header, *rows)) + "\n")

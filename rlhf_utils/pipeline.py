@@ -88,6 +88,7 @@ class Chain:
         device: name of a torch device; a GPU if there is one unless given.
         threads: for torch; see :func:`rlhf_utils.runtime.use_threads`.
         preferences: records to learn the reward from in place of the task's own.
+        sharded: whether PPO spreads the policy's weights over the processes.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Chain:
         device: str | None = None,
         threads: int | None = None,
         preferences: list[Preference] | None = None,
+        sharded: bool = False,
     ) -> None:
         self.task = task
         self.settings = settings or default_settings(task)
@@ -105,6 +107,7 @@ class Chain:
         self.device = pick_device(device)
         self.threads = threads
         self._given_preferences = preferences
+        self.sharded = sharded
 
     # -- SFT
 
@@ -257,9 +260,9 @@ class Chain:
             args = (self.sft_model, task.tokenizer, task.train_prompts, self.reward, task.max_new_tokens)
             try:
                 knows = None if task.load_reward else self.reward_model
-                policy, result = train_ppo(*args, self.settings.ppo, self.threads, knows)
+                policy, result = train_ppo(*args, self.settings.ppo, self.threads, knows, self.sharded)
             except TrainingError as error:
-                if not world().is_main:
+                if error.state is None or not world().is_main:
                     raise
                 folder = (self.root or artifacts.cache_folder()) / f"ppo-stopped-{self.ppo_key}"
                 artifacts.save(folder, _weights(error.state.lm), {"history": error.history})

@@ -20,7 +20,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_utils.generation import sample_texts
 from rlhf_utils.models import PolicyWithValueHead, RewardModel
-from rlhf_utils.processes import gather_rows, split_rows, sum_gradients, sum_over_processes, world
+from rlhf_utils.processes import (
+    gather_rows,
+    gathered,
+    load_whole,
+    shard,
+    split_rows,
+    sum_and_clip_gradients,
+    sum_over_processes,
+    world,
+)
 from rlhf_utils.progress import progress
 from rlhf_utils.reward import Reward
 from rlhf_utils.rollout import Rollout, penalise_missing_eos, score_rollout
@@ -288,8 +297,7 @@ def update_policy(
         check_finite(loss, "PPO", len(logs))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        sum_gradients(policy)
-        norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+        norm = sum_and_clip_gradients(policy, config.max_grad_norm)
         check_finite(norm, "PPO", len(logs))
         optimizer.step()
         with torch.no_grad():
@@ -406,6 +414,7 @@ def train_ppo(
     config: PPOConfig,
     threads: int | None = None,
     reward_model: RewardModel | None = None,
+    sharded: bool = False,
     on_update: Callable[[int, PolicyWithValueHead, dict[str, float]], None] | None = None,
 ) -> tuple[PolicyWithValueHead, PPOResult]:
     """Train a policy that starts as the SFT model.
@@ -419,6 +428,7 @@ def train_ppo(
         config: the settings.
         threads: see :func:`rlhf_utils.runtime.use_threads`.
         reward_model: where the value model starts if ``config.value_model`` is ``"reward"``.
+        sharded: spread the policy's weights over the processes, for models that are too large for one device.
         on_update: called after each update with its number, the policy and the metrics.
 
     Returns:
@@ -430,7 +440,10 @@ def train_ppo(
     use_threads(threads)
     generator = seed_everything(config.seed)
     scale = measure_scale(sft_model, tokenizer, prompts, reward, max_new_tokens, config, generator)
-    policy = start_policy(sft_model, config.value_model, reward_model, scale).to(sft_model.device)
+    start = start_policy(sft_model, config.value_model, reward_model, scale).to(sft_model.device)
+    policy = copy.deepcopy(start) if sharded else start
+    if sharded:
+        shard(policy)
     controller = make_controller(config)
     steps = config.updates * config.epochs * (config.batch_size // config.minibatch_size)
     optimizer, schedule = make_optimizer(
@@ -442,7 +455,8 @@ def train_ppo(
     for update in bar:
         clock = [time.perf_counter()]
         chosen = draw_prompts(prompts, config.batch_size, generator)
-        samples = sample_texts(policy.lm, tokenizer, chosen, max_new_tokens, config.temperature, generator, mine)
+        with gathered(policy):
+            samples = sample_texts(policy.lm, tokenizer, chosen, max_new_tokens, config.temperature, generator, mine)
         clock.append(time.perf_counter())
         scores = (reward(samples) - scale.mean) / scale.std
         scores = penalise_missing_eos(scores, samples.ended, config.missing_eos_penalty)
@@ -454,7 +468,7 @@ def train_ppo(
         try:
             metrics |= update_policy(policy, optimizer, rollout, advantages, returns, config, generator)
         except TrainingError as error:
-            error.state, error.history = policy, result.history
+            error.state, error.history = None if sharded else policy, result.history
             raise
         for _ in range(config.epochs * (config.batch_size // config.minibatch_size)):
             schedule.step()
@@ -467,5 +481,6 @@ def train_ppo(
         bar.set_postfix(score=f"{metrics['score']:.2f}", kl=f"{metrics['kl']:.2f}", refresh=False)
         if on_update:
             on_update(update, policy, metrics)
-    policy.eval()
-    return policy, result
+    if sharded:
+        load_whole(start, policy)
+    return start.eval(), result

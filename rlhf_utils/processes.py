@@ -7,15 +7,20 @@ The plan is the simplest that gives one process's result. Each process samples a
 the whole batch is gathered everywhere, so that means, whitening and KL control see all tokens without further thought.
 In each minibatch a process takes its share of the rows, its loss weighted by its share of the tokens, and the gradients
 are summed.
+
+A policy too large for one device is *sharded* (FSDP2, the same plan as DeepSpeed's ZeRO-3): of every weight, its
+gradient and Adam's two moments, each process keeps its part; a block's weights come together while it computes.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -23,6 +28,9 @@ from accelerate.utils import broadcast_object_list, gather, pad_across_processes
 from torch import Tensor, nn
 
 from rlhf_utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 T = TypeVar("T")
 
@@ -115,17 +123,83 @@ def gather_rows(record: T, padding: int = 0) -> T:
     return replace(record, **{f.name: whole(getattr(record, f.name)) for f in fields(record)})
 
 
-def sum_gradients(module: nn.Module) -> None:
-    """Add up every parameter's gradient over the processes, in place; a missing one counts as 0."""
+def _units(module: nn.Module) -> list[FSDPModule]:
     if world().size == 1:
-        return
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    together = reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="sum")
-    for parameter, part in zip(parameters, together.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+        return []
+    from torch.distributed.fsdp import FSDPModule  # takes a second to load, and one process doesn't need it
+
+    return [m for m in module.modules() if isinstance(m, FSDPModule)]
+
+
+def shard(policy: nn.Module) -> None:
+    """Spread a policy's weights over the processes, in place; each block of a language model in it is a unit.
+
+    The optimizer is made afterwards, from the parts.
+
+    Args:
+        policy: its ``forward`` takes token ids, their mask and the number of response tokens.
+
+    Raises:
+        UserError: there is but one process.
+    """
+    if world().size == 1:
+        raise UserError("One process has nobody to share the weights with.", "Start several, or leave out --shard.")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = next(policy.parameters()).device
+    mesh = init_device_mesh(device.type, (world().size,))
+    blocks = {name for m in policy.modules() for name in getattr(m, "_no_split_modules", None) or ()}
+    for module in policy.modules():
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh)
+    fully_shard(policy, mesh=mesh)
+    for unit in _units(policy):
+        # Gradients are summed, not averaged: each loss is weighted by its share of the tokens already.
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
+    # The first pass must go through the whole policy, so that it, and not a block, is taken for the root.
+    with torch.no_grad():
+        policy(torch.ones(1, 2, dtype=torch.long, device=device), torch.ones(1, 2, device=device).long(), 1)
+    for unit in _units(policy):
+        unit.reshard()
+
+
+@contextlib.contextmanager
+def gathered(policy: nn.Module) -> Iterator[None]:
+    """All weights in every process inside the block: no token of a sample then waits for another process."""
+    units = _units(policy)
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.reshard()
+
+
+def load_whole(plain: nn.Module, policy: nn.Module) -> None:
+    """Copy a sharded policy's weights into a plain one of the same shape, in every process."""
+    with torch.no_grad():
+        for ours, theirs in zip(plain.parameters(), policy.parameters(), strict=True):
+            ours.copy_(theirs.full_tensor())
+
+
+def sum_and_clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
+    """Add up every parameter's gradient over the processes and clip their norm, in place; returns the norm before."""
+    sharded = bool(_units(module))
+    if world().size > 1 and not sharded:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        together = reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="sum")
+        for parameter, part in zip(parameters, together.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad.copy_(part.view_as(parameter))
+    norm = nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+    return norm.full_tensor() if sharded else norm
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from rlhf_utils.ppo import PPOConfig, train_ppo
 from rlhf_utils.processes import check_size, world
 
 folder, target, expected = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+sharded = sys.argv[4:] == ["shard"]
 check_size(expected)
 torch.set_num_threads(1)
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -31,7 +32,7 @@ config = PPOConfig(
     updates=2, batch_size=24, minibatch_size=6, epochs=2, learning_rate=5e-3, score_samples=24, kl_target=0.5, seed=3
 )
 prompts = ["a b", "c", "d e f", "g h", "i"]
-policy, result = train_ppo(model, tokenizer, prompts, reward, 16, config, threads=1)
+policy, result = train_ppo(model, tokenizer, prompts, reward, 16, config, threads=1, sharded=sharded)
 facts = {
     "size": world().size,
     "lengths": lengths[24:48] if world().size == 1 else lengths[24:36],

@@ -41,10 +41,26 @@ def test_results_are_kept_with_the_hash_of_what_made_them(results):
     experiment = Experiment("doubles", [{"x": 1}, {"x": 2}], double, ["rlhf_utils.tensors"])
     experiments.run(experiment, workers=1)
     header, rows = experiments.read("doubles")
-    assert header["key"] == experiment.key
+    assert (header["settings"], header["code"]) == (experiment.settings, experiment.code)
     assert [(row["x"], row["y"]) for row in rows] == [(1, 2), (2, 4)]
-    assert replace(experiment, rows=[{"x": 1}]).key != experiment.key
-    assert replace(experiment, modules=["rlhf_utils.sft"]).key != experiment.key
+    assert replace(experiment, rows=[{"x": 1}]).settings != experiment.settings
+    assert replace(experiment, modules=["rlhf_utils.sft"]).code != experiment.code
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_results_of_other_code_are_confirmed_or_computed_again(results, changed):
+    experiment = Experiment("doubles", [{"x": 1}, {"x": 2}], double, ["rlhf_utils.tensors"])
+    path = experiments.run(experiment, workers=1)
+    if changed:  # the kept results are not what the code gives now
+        path.write_text(path.read_text().replace('"y": 2', '"y": 55').replace('"y": 4', '"y": 55'))
+    marked = path.read_text().replace('"seconds": ', '"mark": 1, "seconds": ')
+    path.write_text(marked)
+    other = replace(experiment, modules=["rlhf_utils.sft"])
+    experiments.run(other, workers=1)
+    header, rows = experiments.read("doubles")
+    assert header["code"] == other.code
+    assert [row["y"] for row in rows] == [2, 4]
+    assert all(("mark" in row) == (not changed) for row in rows)  # kept as they were, or new
 
 
 def test_a_stopped_run_goes_on_where_it_was(results):
@@ -76,7 +92,8 @@ def test_kept_results_are_those_of_the_code_as_it_is(script):
     header, rows = experiments.read(experiment.name)
     if header["python"].split(".")[:2] != platform.python_version().split(".")[:2]:
         pytest.skip(f"the hash is of Python {header['python']}'s syntax tree")
-    assert header["key"] == experiment.key, f"run `make experiments`: code or settings of {script} have changed"
+    remedy = f"run `make experiments`: code or settings of {script} have changed"
+    assert (header["settings"], header["code"]) == (experiment.settings, experiment.code), remedy
     assert [{k: row[k] for k in settings} for row, settings in zip(rows, experiment.rows, strict=True)] == list(
         experiment.rows
     )

@@ -35,6 +35,11 @@ def test_a_batch_is_shared_evenly_or_refused():
         World(0, 3).share(7)
 
 
+def test_one_process_has_nobody_to_share_weights_with():
+    with pytest.raises(UserError, match="nobody to share"):
+        processes.shard(torch.nn.Linear(2, 2))
+
+
 def test_too_few_processes_are_refused():
     with pytest.raises(UserError, match="2 processes were asked for and 1 started"):
         processes.check_size(2)
@@ -42,14 +47,15 @@ def test_too_few_processes_are_refused():
 
 @pytest.mark.two_process
 @pytest.mark.timeout(300)
-def test_two_processes_train_the_policy_that_one_trains(tmp_path, make_lm, words):
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_train_the_policy_that_one_trains(tmp_path, make_lm, words, sharded):
     make_lm().save_pretrained(tmp_path / "model")
     words.save_pretrained(tmp_path / "model")
     found = {}
     for size, command in ((1, [sys.executable]), (2, TORCHRUN)):
         target = tmp_path / str(size)
         target.mkdir()
-        done = run(command, tmp_path / "model", target, size)
+        done = run(command, tmp_path / "model", target, size, *(["shard"] if sharded and size == 2 else []))
         assert done.returncode == 0, done.stderr[-2000:]
         found[size] = load_file(target / "policy.safetensors"), json.loads((target / "facts.json").read_text())
     (one, facts), (two, shared) = found[1], found[2]
