@@ -37,8 +37,9 @@ def execution_hash(root: Path, package: Path = PACKAGE) -> str:
 
     paths = [p for p in files_below(package) if p.relative_to(package).parts[0] not in _APART]
     lines = [f"{p.relative_to(package).as_posix()} {source_hash(p)}" for p in paths if p.suffix != ".pyc"]
-    # Lessons may show what an experiment left behind; its scripts don't matter, its results do.
-    data = [p for p in files_below(root / "experiments") if p.suffix not in (".py", ".md")]
+    # Lessons may show what an experiment or a benchmark left behind; the scripts don't matter, the results do.
+    folders = (root / "experiments" / "results", root / "benchmarks" / "results")
+    data = [p for folder in folders for p in files_below(folder) if p.suffix != ".partial"]
     for path in [root / "requirements.txt", *data]:
         if path.exists():
             lines.append(f"{path.relative_to(root).as_posix()} {source_hash(path)}")

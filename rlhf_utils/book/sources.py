@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 INPUTS = (
     "book",
     "lessons",
-    "experiments",
+    "experiments/results",
+    "benchmarks/results",
     "_config.yml",
     "_toc.yml",
     "requirements.txt",
