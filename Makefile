@@ -45,7 +45,7 @@ experiments: $(READY)
 	$(RUN) experiments/summaries.py
 	$(RUN) experiments/cheaper_rates.py
 	$(RUN) experiments/cheaper_training.py
-	$(RUN) experiments/summaries.py
+	$(RUN) experiments/cheaper_steps.py
 	$(RUN) experiments/lesson_seeds.py
 
 lint: $(READY)

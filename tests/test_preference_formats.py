@@ -4,8 +4,8 @@ import json
 import datasets
 import pytest
 
-from rlhf_utils import comparisons
-from rlhf_utils.comparisons import from_row, read_comparisons
+from rlhf_utils import preference_formats
+from rlhf_utils.preference_formats import from_row, read_comparisons
 from rlhf_utils.errors import UserError
 from rlhf_utils.preferences import chosen_rejected, to_trl, write_records
 
@@ -211,5 +211,5 @@ def test_without_a_network_a_file_is_asked_for(monkeypatch):
 
 
 def test_the_table_of_forms_names_sets_that_the_loader_knows():
-    assert set(comparisons.HUB) == {"openai/summarize_from_feedback"}
-    assert all(name in comparisons.__doc__ for name in (*comparisons.HUB, "Anthropic/hh-rlhf"))
+    assert set(preference_formats.HUB) == {"openai/summarize_from_feedback"}
+    assert all(name in preference_formats.__doc__ for name in (*preference_formats.HUB, "Anthropic/hh-rlhf"))
