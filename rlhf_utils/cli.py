@@ -145,8 +145,8 @@ def _changes(args: argparse.Namespace, **names: str) -> dict[str, object]:
 
 
 def _chain(options: argparse.Namespace) -> Chain:
-    from rlhf_utils.preference_formats import read_comparisons
     from rlhf_utils.pipeline import Chain, Settings, default_settings
+    from rlhf_utils.preference_formats import read_comparisons
     from rlhf_utils.tasks import load_task
 
     records = read_comparisons(options.preferences) if options.preferences else None

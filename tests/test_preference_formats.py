@@ -5,8 +5,8 @@ import datasets
 import pytest
 
 from rlhf_utils import preference_formats
-from rlhf_utils.preference_formats import from_row, read_comparisons
 from rlhf_utils.errors import UserError
+from rlhf_utils.preference_formats import from_row, read_comparisons
 from rlhf_utils.preferences import chosen_rejected, to_trl, write_records
 
 # Fields as in the README of openai/summarize-from-feedback.
