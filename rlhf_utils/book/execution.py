@@ -2,29 +2,39 @@
 
 jupyter-cache recognises a notebook by its cells alone, so a changed package would go unnoticed. Its folder's
 name therefore holds a hash of all that the lessons' results depend on.
+
+myst-nb would run one lesson after the other. Here those without kept outputs run beforehand, several at a time, and
+myst-nb finds their outputs in the cache.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import sys
-import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
 from docutils import nodes
+from nbformat import NotebookNode
 
 from rlhf_utils.book.sources import PACKAGE, digest, files_below, own_records
 
 if TYPE_CHECKING:
+    from jupyter_cache.base import JupyterCacheAbstract
+    from jupyter_cache.executors.utils import ExecutionResult
     from sphinx.application import Sphinx
     from sphinx.config import Config
+    from sphinx.environment import BuildEnvironment
 
 CACHE = ".jupyter_cache"
 # What the lessons don't use: the book's machinery and the command line.
 _APART = ("book", "cli", "cli.py", "__main__.py")
 TIMES = "lessons.json"
+JOBS = "RLHF_UTILS_JOBS"
 
 
 def execution_hash(root: Path, package: Path = PACKAGE) -> str:
@@ -51,7 +61,83 @@ def execution_hash(root: Path, package: Path = PACKAGE) -> str:
 def _choose_cache(app: Sphinx, config: Config) -> None:
     root = Path(app.srcdir)
     config.nb_execution_cache_path = str(root / "_build" / CACHE / execution_hash(root))
-    app.rlhf_started = time.time()  # type: ignore[attr-defined]
+    app.rlhf_ran = set()  # type: ignore[attr-defined]
+
+
+def jobs() -> int:
+    """How many lessons run at a time: what ``RLHF_UTILS_JOBS`` says, or one for each core, at most 4."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get(JOBS) or min(cores, 4))
+
+
+def share_cores(jobs: int) -> None:
+    """Tell a process that so many share the machine's cores, and the kernels that it starts after it."""
+    os.environ["LOCAL_WORLD_SIZE"] = str(jobs)  # what `runtime.use_threads` divides by
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _execute(notebook: NotebookNode, folder: str, timeout: int) -> ExecutionResult:
+    from jupyter_cache.executors.utils import single_nb_execution
+
+    return single_nb_execution(notebook, cwd=folder, timeout=timeout, allow_errors=False)
+
+
+def _waiting(env: BuildEnvironment, pages: list[str], cache: JupyterCacheAbstract) -> dict[str, NotebookNode]:
+    """The lessons among these pages whose outputs aren't kept."""
+    from myst_nb.core.read import create_nb_reader
+
+    found = {}
+    for page in pages:
+        source = env.doc2path(page)
+        text = Path(source).read_text(encoding="utf8")
+        reader = create_nb_reader(source, env.myst_config, env.mystnb_config, text)  # type: ignore[attr-defined]
+        if reader is None:
+            continue
+        notebook = reader.read(text)
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            found[page] = notebook
+    return found
+
+
+def _run_lessons(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
+    """Run the lessons whose outputs aren't kept, and keep their outputs.
+
+    Raises:
+        ExtensionError: lessons failed; the error of each has been printed.
+    """
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+    from sphinx.errors import ExtensionError
+    from sphinx.util import logging
+
+    config = env.mystnb_config  # type: ignore[attr-defined]
+    if config.execution_mode != "cache":
+        return
+    cache, log, failed = get_cache(config.execution_cache_path), logging.getLogger(__name__), []
+    waiting = _waiting(env, pages, cache)
+    app.rlhf_ran = set(waiting)  # type: ignore[attr-defined]
+    if not waiting:
+        return
+    workers = min(jobs(), len(waiting))
+    # Spawned: a forked process would share this one's event loop and locks.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), share_cores, (workers,)) as pool:
+        running = {
+            pool.submit(_execute, notebook, str(Path(env.doc2path(page)).parent), config.execution_timeout): page
+            for page, notebook in waiting.items()
+        }
+        for job in as_completed(running):
+            page, result = running[job], job.result()
+            if result.err is not None:
+                log.warning("%s failed:\n%s", page, result.exc_string)
+                failed.append(page)
+                continue
+            log.info("%s ran in %.0f s", page, result.time)
+            bundle = CacheBundleIn(result.nb, env.doc2path(page), data={"execution_seconds": result.time})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    if failed:
+        raise ExtensionError(f"{len(failed)} of the lessons failed: {', '.join(sorted(failed))}")
 
 
 def _write_executed(app: Sphinx, doctree: nodes.document) -> None:
@@ -85,7 +171,7 @@ def _write_times(app: Sphinx, exception: Exception | None) -> None:
     rows = {}
     for page, data in sorted(NbMetadataCollector.get_doc_data(app.env).items()):
         if run := data.get("exec_data"):
-            fresh = run["mtime"] >= app.rlhf_started  # type: ignore[attr-defined]
+            fresh = page in app.rlhf_ran  # type: ignore[attr-defined]
             rows[page] = {"seconds": run["runtime"], "fresh": fresh}
     path = Path(app.outdir).parent / TIMES
     path.write_text(json.dumps(rows, indent=1), encoding="utf8")
@@ -94,5 +180,6 @@ def _write_times(app: Sphinx, exception: Exception | None) -> None:
 def register(app: Sphinx) -> None:
     """Register the choice of the cache and the record of times with Sphinx."""
     app.connect("config-inited", _choose_cache)
+    app.connect("env-before-read-docs", _run_lessons)
     app.connect("doctree-read", _write_executed)
     app.connect("build-finished", _write_times)

@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from small_books import CELL, add, run_build
+from small_books import CELL, LESSON, add, run_build
 
 from rlhf_utils.book import checks
 
@@ -62,6 +62,28 @@ def test_a_known_repository_gives_buttons_and_lessons_are_kept(small_book):
     page = (small_book / "_build" / "html" / "lessons" / "01_figures.html").read_text(encoding="utf8")
     assert "https://github.com/someone/some-book" in page
     assert "https://mybinder.org/v2/gh/someone/some-book/" in page
+
+
+MEETING = """import pathlib, time
+pathlib.Path("{mine}").touch()
+for _ in range(600):
+    if pathlib.Path("{theirs}").exists():
+        break
+    time.sleep(0.1)
+else:
+    raise TimeoutError("the other lesson never began")"""
+
+
+def test_lessons_run_beside_each_other(small_book):
+    lesson = (small_book / LESSON).read_text(encoding="utf8")
+    add(small_book, CELL % MEETING.format(mine="one", theirs="two"))
+    other = lesson + CELL % MEETING.format(mine="two", theirs="one")
+    (small_book / "lessons" / "02_other.md").write_text(other, encoding="utf8")
+    with (small_book / "_toc.yml").open("a", encoding="utf8") as toc:
+        toc.write("chapters:\n  - file: lessons/02_other\n")
+    result = run_build(small_book, RLHF_UTILS_JOBS="2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "kept from an earlier build" not in result.stdout
 
 
 @pytest.mark.parametrize(
