@@ -72,10 +72,12 @@ def _run_sphinx(root: Path, attempt: Path) -> int:
         errors="replace",
     )
     assert process.stdout is not None
-    finished = False
+    finished = explained = False
     for line in map(_plain, process.stdout):
-        # What follows is Jupyter Book's box with the path of the attempt, which is about to be moved.
-        finished = finished or line.startswith("The HTML pages are in")
+        # What follows is Jupyter Book's box with the path of the attempt, which is about to be moved; or, after an error
+        # that has been told, the way that it took through Jupyter Book.
+        explained = explained or line.startswith("Extension error:")
+        finished = finished or line.startswith("The HTML pages are in") or (explained and line.startswith("Traceback"))
         if line.strip() and not finished and not line.startswith(_NOISE):
             _say("  " + line.rstrip())
     return process.wait()

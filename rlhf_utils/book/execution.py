@@ -130,7 +130,7 @@ def _run_lessons(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         for job in as_completed(running):
             page, result = running[job], job.result()
             if result.err is not None:
-                log.warning("%s failed:\n%s", page, result.exc_string)
+                log.warning("%s failed. %s", page, result.err)
                 failed.append(page)
                 continue
             log.info("%s ran in %.0f s", page, result.time)
