@@ -74,8 +74,8 @@ def _run_sphinx(root: Path, attempt: Path) -> int:
     assert process.stdout is not None
     finished = explained = False
     for line in map(_plain, process.stdout):
-        # What follows is Jupyter Book's box with the path of the attempt, which is about to be moved; or, after an error
-        # that has been told, the way that it took through Jupyter Book.
+        # What follows is Jupyter Book's box with the path of the attempt, which is about to be moved, or, after an
+        # error that has been told, the way that it took through Jupyter Book.
         explained = explained or line.startswith("Extension error:")
         finished = finished or line.startswith("The HTML pages are in") or (explained and line.startswith("Traceback"))
         if line.strip() and not finished and not line.startswith(_NOISE):
