@@ -114,7 +114,7 @@ def _same(ours: Any, theirs: Any) -> bool:  # noqa: ANN401
     if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
         return len(ours) == len(theirs) and all(map(_same, ours, theirs))
     if isinstance(ours, float) and isinstance(theirs, float):
-        return math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(ours) and math.isnan(theirs))
+        return math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-10) or (math.isnan(ours) and math.isnan(theirs))
     return ours == theirs
 
 

@@ -73,6 +73,9 @@ def test_rows_agree_in_nine_digits_and_not_in_eight():
     row = {"a": [0.1, {"b": 3.0}], "seconds": 1.0, "n": 3, "word": "x"}
     assert experiments._same(row, {**row, "seconds": 2.0, "a": [0.1 + 1e-13, {"b": 3.0}]})
     assert not experiments._same(row, {**row, "a": [0.1 + 1e-9, {"b": 3.0}]})
+    # What is 0 but for the rounding of a long sum: a difference of means that are equal.
+    assert experiments._same({"x": 1.2e-11}, {"x": -3.4e-11})
+    assert not experiments._same({"x": 1.2e-9}, {"x": 0.0})
     for other in ({"n": 4}, {"word": "y"}, {"a": [0.1]}, {"a": [0.1, {"c": 3.0}]}):
         assert not experiments._same(row, row | other)
 
