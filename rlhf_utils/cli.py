@@ -22,6 +22,8 @@ from rlhf_utils.errors import UserError
 if TYPE_CHECKING:  # imported where they are needed: --help and a mistyped option should answer at once
     from rlhf_utils.algorithms import PolicyConfig
     from rlhf_utils.pipeline import Chain
+    from rlhf_utils.preferences import Preference
+    from rlhf_utils.tasks import Task
 
 # Written down here too, since --help must not wait for torch; a test holds it against rlhf_utils.algorithms.TITLES.
 ALGORITHMS = ("ppo", "rloo", "grpo", "dpo", "best-of-n", "rejection-sft")
@@ -160,7 +162,36 @@ def _chain(options: argparse.Namespace) -> Chain:
         base.reward,
         base.ppo,
     )
+    if records:
+        _check_judgements(records, task, settings.reward.max_tokens, options.algorithm)
     return Chain(task, settings, options.out, options.device, options.threads, records, options.shard)
+
+
+def _check_judgements(records: Sequence[Preference], task: Task, max_tokens: int, algorithm: str) -> None:
+    """Refuse judgements that the run wouldn't use or couldn't tell apart; warn of those that it can't.
+
+    Raises:
+        UserError: the task's reward isn't learnt from comparisons, or no pair differs in what the models read.
+    """
+    from rlhf_utils.preferences import chosen_rejected
+    from rlhf_utils.sft import encode_texts
+
+    if task.load_reward and algorithm != "dpo":
+        raise UserError(
+            f"The task {task.name} has a reward of its own, which --preferences wouldn't change.",
+            "Leave it out, or choose --algorithm dpo.",
+        )
+    pairs = chosen_rejected(records)
+    read = [encode_texts(task.tokenizer, texts, max_tokens) for texts in pairs]
+    same = sum(chosen == rejected for chosen, rejected in read)
+    told = f"the two texts are equal in the first {max_tokens} tokens, which are all that is read"
+    if same and same == len(pairs):
+        raise UserError(
+            f"In each of the {same} pairs {told}.",
+            f"Give shorter texts, in words that the task {task.name} knows.",
+        )
+    if same:
+        warnings.warn(f"in {same} of {len(pairs)} pairs {told}; they teach nothing", stacklevel=1)
 
 
 # Which option sets which field of an algorithm's settings. An option that is not there has no meaning for it.

@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from rlhf_utils import artifacts, cli, pipeline
 from rlhf_utils.algorithms import TITLES
 from rlhf_utils.cli import main
+from rlhf_utils.errors import UserError
 from rlhf_utils.models import PolicyWithValueHead
 from rlhf_utils.preferences import read_records, write_records
+from rlhf_utils.tasks import load_task
 from rlhf_utils.training import TrainingError
 
 QUICK = ["--sft-epochs", "0.02", "--pairs", "64", "--updates", "1", "--batch-size", "16", "--threads", "1"]
@@ -151,6 +153,31 @@ def test_ties_alone_teach_nothing(capsys, tmp_path, run_copy):
     )
     options = ["pipeline", "--out", run_copy, *QUICK, "--preferences", tmp_path / "t"]
     assert "ties don't count" in complaint(capsys, *options)
+
+
+def longer(record, words):
+    """The same judgement about two texts that part only behind so many words."""
+    start = " the plot is good ." * (words // 5)
+    return dataclasses.replace(record, response_a=start + " good", response_b=start + " bad")
+
+
+def test_pairs_that_are_equal_where_they_are_read_teach_nothing(capsys, tmp_path, run_copy):
+    records = [r for r in read_records(run_copy / "preferences.jsonl") if r.choice != "tie"][:4]
+    write_records([longer(r, 60) for r in records], tmp_path / "long")
+    options = ["pipeline", "--out", run_copy, *QUICK, "--preferences"]
+    line = complaint(capsys, *options, tmp_path / "long")
+    assert "In each of the 4 pairs the two texts are equal in the first 48 tokens" in line
+    write_records([longer(records[0], 60), *records[1:]], tmp_path / "one")
+    assert main([str(o) for o in [*options, tmp_path / "one"]]) == 0
+    assert "warning: in 1 of 4 pairs the two texts are equal" in capsys.readouterr().err
+
+
+def test_judgements_that_a_ready_reward_would_ignore_are_refused(run_copy):
+    records = read_records(run_copy / "preferences.jsonl")
+    task = dataclasses.replace(load_task("tiny"), name="imdb", load_reward=lambda: len)
+    with pytest.raises(UserError, match="imdb has a reward of its own, which --preferences wouldn't change"):
+        cli._check_judgements(records, task, 48, "ppo")
+    cli._check_judgements(records, task, 48, "dpo")
 
 
 def test_a_training_that_diverges_says_what_to_do(capsys, run_copy, monkeypatch):
