@@ -71,6 +71,10 @@ class TestChapter:
         assert named
         assert set(named) <= set(re.findall(r"^(?:\$\$ \(|:label: )([\w-]+)\)?$", text, re.MULTILINE))
 
+    def test_numbers_from_its_lesson_say_how_they_are_written(self, chapter):
+        # Without a format the role takes the key for one, and finds nothing.
+        assert re.findall(r"\{glue:text\}`[^`]*::\w+`", text_of(chapter)) == []
+
     def test_its_quiz_has_some_questions_and_no_pattern(self, chapter):
         found = quizzes(text_of(chapter))
         assert 4 <= len(found) <= 8
