@@ -45,7 +45,7 @@ SEEDS = (0, 1, 2)
 UPDATES = 24
 BATCH = 128
 EVALUATIONS = 2  # sets of 512 samples
-CUTS = (1, 4, 16)  # ranks to which the change of the whole is cut
+CUTS = (0, 1, 4, 16)  # ranks to which the change of the whole is cut; at 0 the matrices are put back
 
 
 def all_rows() -> list[Row]:
