@@ -20,7 +20,9 @@ SETTINGS = Settings(
 @pytest.mark.parametrize("shape", [GPT2, Shape(width=12, layers=3, words=40, places=16)])
 def test_parameters_are_those_of_the_model(shape):
     with torch.device("meta"):
-        config = GPT2Config(shape.words, shape.places, shape.width, shape.layers, n_head=4)
+        config = GPT2Config(
+            vocab_size=shape.words, n_positions=shape.places, n_embd=shape.width, n_layer=shape.layers, n_head=4
+        )
         model = GPT2LMHeadModel(config)
     assert shape.parameters == model.num_parameters()
 

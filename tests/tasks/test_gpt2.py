@@ -31,12 +31,13 @@ def task(tmp_path_factory):
         lines = [json.dumps({"idx": i, "sentence": r.text + " ", "label": r.label}) for i, r in enumerate(reviews)]
         (folder / "rows" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     core = ByteLevelBPETokenizer()
-    core.train_from_iterator([r.text for r in splits["train"]], 500, special_tokens=["<|endoftext|>"])
+    texts = [r.text for r in splits["train"]]
+    core.train_from_iterator(texts, 500, show_progress=False, special_tokens=["<|endoftext|>"])
     words = PreTrainedTokenizerFast(tokenizer_object=core._tokenizer, eos_token="<|endoftext|>")
     words.save_pretrained(folder / "model")
     torch.manual_seed(0)
     end = words.eos_token_id
-    config = GPT2Config(len(words), n_embd=32, n_layer=2, n_head=2, bos_token_id=end, eos_token_id=end)
+    config = GPT2Config(vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, bos_token_id=end, eos_token_id=end)
     GPT2LMHeadModel(config).save_pretrained(folder / "model")
     return load_task("sst2", str(folder / "rows"), str(folder / "model"))
 
