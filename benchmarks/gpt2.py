@@ -6,13 +6,15 @@ kept file what a whole run would take::
 
     python benchmarks/gpt2.py --keep benchmarks/results/gpt2.jsonl --dataset my-sst2 --tokenizer my-gpt2
 
-With the two folders it counts the tokens of the real rows, too.
+With the two folders it counts the tokens of the real rows, too; with ``--count`` nothing else, and what the file holds of
+the rest stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import resource
 import statistics
 import time
@@ -161,8 +163,14 @@ def dispatch_row(repetitions: int) -> Row:
     }
 
 
+def share_inside(rows: list[str], others: list[str], number: int = 1500) -> float:
+    """Share of some rows, drawn at random, that stand word for word within one of the others."""
+    whole = "\n".join(f" {text} " for text in others)
+    return statistics.fmean(f" {text} " in whole for text in random.Random(0).sample(rows, number))
+
+
 def token_row(dataset: str, tokenizer: str) -> Row:
-    """How long the real rows are in GPT-2's tokens."""
+    """How long the real rows are in GPT-2's tokens, and how much of ours the judge's half knows."""
     from rlhf_utils.tasks import sst2
 
     read = sst2.load_tokenizer(tokenizer, None)
@@ -193,6 +201,7 @@ def token_row(dataset: str, tokenizer: str) -> Row:
         "rest_tokens": round(statistics.fmean(rest), 3),
         "rest_beyond_cap": round(statistics.fmean(n > sst2.MAX_NEW_TOKENS for n in rest), 4),
         "cut_texts": round(statistics.fmean(n > cut for n in lengths), 5),
+        "inside_others": round(share_inside(ours, [t for t in texts if sst2.side(t, 2) == 1]), 4),
         "tokens_used": len({i for ids in read(texts)["input_ids"] for i in ids}),
     }
 
@@ -203,8 +212,15 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", help="folder of SST-2")
     parser.add_argument("--tokenizer", help="folder of GPT-2's tokenizer")
     parser.add_argument("--keep", type=Path, help="file for the result, JSON lines")
+    parser.add_argument("--count", action="store_true", help="only count the real rows anew")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.count:
+        found = [json.loads(line) for line in args.keep.read_text().splitlines()]
+        counted = token_row(args.dataset, args.tokenizer)
+        found = [counted if r.get("part") == "tokens" else r for r in found]
+        args.keep.write_text("".join(json.dumps(r) + "\n" for r in found))
+        raise SystemExit
     rows: list[Row] = [{"processor": processor(), "threads": 1, "batch": BATCH, "prompt": PROMPT, "response": RESPONSE}]
     rows.append(dispatch_row(5))
     if args.dataset and args.tokenizer:
