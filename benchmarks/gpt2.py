@@ -6,8 +6,8 @@ kept file what a whole run would take::
 
     python benchmarks/gpt2.py --keep benchmarks/results/gpt2.jsonl --dataset my-sst2 --tokenizer my-gpt2
 
-With the two folders it counts the tokens of the real rows, too; with ``--count`` nothing else, and what the file holds of
-the rest stays.
+With the two folders it counts the tokens of the real rows, too; with ``--count`` nothing else, and the file keeps its
+other lines.
 """
 
 from __future__ import annotations
