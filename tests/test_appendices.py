@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_glossary import sections
 
 from rlhf_utils.critic_free import CriticFreeConfig
 from rlhf_utils.dpo import DPOConfig
@@ -48,11 +49,23 @@ def entries() -> dict[str, str]:
 @pytest.mark.parametrize("symptom", entries())
 def test_each_symptom_has_cause_check_fix_and_place(symptom):
     lines = [line.strip().removesuffix("\\").rstrip() for line in entries()[symptom].splitlines()]
-    assert [re.match(r"(\w+):? ", line)[1] for line in lines] == PARTS
+    assert [re.match(r"\*?(\w+):?\*? ", line)[1] for line in lines] == PARTS
+
+
+PAGES = ["cheat_sheet", "errata", "troubleshooting"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_sections_that_are_there(page):
+    text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf8")
+    for target, anchor in re.findall(r"\]\(([\w./]*)(?:#([\w-]+))?\)", text):
+        path = (ROOT / "book" / (target or f"{page}.md")).resolve()
+        assert path.is_file(), target
+        assert not anchor or anchor in sections(path), f"{target}#{anchor}"
 
 
 def test_there_are_enough_of_them_and_none_twice():
-    symptoms = re.findall(r"^(\S.*)\n: Cause", TROUBLE, re.MULTILINE)
+    symptoms = re.findall(r"^(\S.*)\n: \*Cause", TROUBLE, re.MULTILINE)
     assert len(symptoms) == len(set(symptoms)) == len(entries()) > 60
 
 

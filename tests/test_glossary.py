@@ -6,13 +6,14 @@ entry to fill in. Bold that defines nothing, and isn't a heading in front of a p
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import pytest
 from myst_parser.mdit_to_docutils.base import default_slugify
 
-from rlhf_utils.book.languages import LANGUAGES
+from rlhf_utils.book.languages import LANGUAGES, language_nodes
 
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = sorted(path.stem for path in BOOK.glob("[0-9][0-9]_*.md"))
@@ -85,6 +86,7 @@ def glossary() -> str:
     return (BOOK / "glossary.md").read_text(encoding="utf8")
 
 
+@functools.cache
 def entries() -> dict[str, str]:
     """Term → what stands under it."""
     found = {}
@@ -99,11 +101,14 @@ def sort_key(term: str) -> str:
     return re.sub(r"[^\w ]", "", re.sub("[-–]", " ", term)).lower()
 
 
+@functools.cache
 def sections(page: Path) -> dict[str, str]:
     """Anchor of each heading of a page → the text up to the next heading of any level."""
     text = re.sub(r"^(`{3,})[^\n]*\n.*?^\1`*$", "", page.read_text(encoding="utf8"), flags=re.MULTILINE | re.DOTALL)
     parts = re.split(r"^#{1,4} (.+)$", text, flags=re.MULTILINE)[1:]
-    return {default_slugify(re.sub(r"[*$`]", "", title)): body for title, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {
+        default_slugify(re.sub(r"[*$`]", "", title)): body for title, body in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 SKELETON = """{term}
@@ -162,3 +167,12 @@ def test_its_links_lead_to_where_it_is_explained(term):
         text = sections(path)[anchor] if anchor else path.read_text(encoding="utf8")
         said = " ".join(text.replace("*", "").split()).lower()
         assert any(re.sub(r"s$", "", form) in said for form in forms) or term in EXPLAINED_OTHERWISE
+
+
+def test_a_term_says_its_language_and_what_of_it_is_english():
+    node = language_nodes("it", "regola del tre (=reward_hacking)")
+    name, _, term = node.children
+    assert (name.astext(), name["explanation"]) == ("it", "Italian")
+    assert term["classes"] == ["language-it"]  # of which docutils makes lang="it"
+    assert term.astext() == "regola del tre (reward hacking)"
+    assert term.children[1]["classes"] == ["language-en"]

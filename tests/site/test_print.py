@@ -13,7 +13,7 @@ PAGES = 4
 WIDTH = round((210 - 26) / 25.4 * 96)
 PAGE = re.compile(rb"/Type\s*/Page\b(?!s)")
 
-# What reaches beyond the box that holds it; a column is narrower than the page, so each element is held against its own.
+# What reaches beyond the box that holds it: the page, or one of its columns.
 CUT = """() => {
   const article = document.querySelector('article');
   const columns = parseInt(getComputedStyle(article).columnCount) || 1;
