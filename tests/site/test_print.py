@@ -59,8 +59,9 @@ def test_nothing_is_cut(sheet):
 
 def test_the_paper_is_white_and_the_title_stands_on_it(sheet):
     sheet.emulate_media(media="print")
-    colours = "getComputedStyle(document.querySelector('article p')).color"
-    assert sheet.evaluate(colours) == "rgb(0, 0, 0)"
+    for text in ("article p", "article td code", "article pre", "article pre span"):
+        colour = f"getComputedStyle(document.querySelector('{text}')).color"
+        assert sheet.evaluate(colour) == "rgb(0, 0, 0)", text
     assert sheet.locator("article h1").is_visible()
     for away in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer"):
         assert not any(box.is_visible() for box in sheet.locator(away).all()), away
