@@ -11,8 +11,11 @@ from conftest import page_names
 from hunspell import Hunspell
 
 WORDS = Path(__file__).with_name("words.txt")
-# What isn't prose: code and its output, formulas, names in references, the theme's own buttons.
-NO_PROSE = "pre, code, math, script, style, noscript, .headerlink, .citation, a.reference.internal[href*=bibliography]"
+# What isn't prose: code and its output, formulas, names in references, the theme's own buttons, other languages.
+NO_PROSE = (
+    "pre, code, math, script, style, noscript, .headerlink, .citation, a.reference.internal[href*=bibliography], "
+    ".rlhf-language"
+)
 WORD = re.compile(r"[A-Za-zÀ-ÿ]+(?:['’][A-Za-zÀ-ÿ]+)*")
 # British to American; a word is right if one of these leads to a word of the dictionary.
 BRITISH = [
