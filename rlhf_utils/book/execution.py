@@ -1,10 +1,10 @@
 """How the lessons run: where their outputs are kept, and when kept outputs are no longer those of this code.
 
-jupyter-cache recognises a notebook by its cells alone, so a changed package would go unnoticed. Its folder's
+``jupyter-cache`` recognises a notebook by its cells alone, so a changed package would go unnoticed. Its folder's
 name therefore holds a hash of all that the lessons' results depend on.
 
-myst-nb would run one lesson after the other. Here those without kept outputs run beforehand, several at a time, and
-myst-nb finds their outputs in the cache.
+``myst-nb`` would run one lesson after the other. Here those without kept outputs run beforehand, several at a time, and
+``myst-nb`` finds their outputs in the cache.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from hunspell import Hunspell
 WORDS = Path(__file__).with_name("words.txt")
 # What isn't prose: code and its output, formulas, names in references, the theme's own buttons.
 NO_PROSE = "pre, code, math, script, style, noscript, .headerlink, .citation, a.reference.internal[href*=bibliography]"
+# In the reference: signatures, and names and types in the lists of arguments.
+NO_PROSE += ", dt.sig, dl.py .field-list strong, dl.py .field-list em"
 WORD = re.compile(r"[A-Za-zÀ-ÿ]+(?:['’][A-Za-zÀ-ÿ]+)*")
 # British to American; a word is right if one of these leads to a word of the dictionary.
 BRITISH = [
