@@ -92,20 +92,19 @@ def commit(root: Path) -> tuple[str, bool] | None:
     return name, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> nodes.table:
-    """A table of texts and nodes; numbers among the texts stand at the right."""
+def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: int | None = None) -> nodes.table:
+    """A table of texts and nodes; the column ``right`` (from 0) stands at the right, as numbers do."""
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
-    group += nodes.thead("", _row(head))
-    group += nodes.tbody("", *map(_row, rows))
+    group += nodes.thead("", _row(head, right))
+    group += nodes.tbody("", *(_row(row, right) for row in rows))
     return nodes.table("", group, classes=["colwidths-auto"])
 
 
-def _row(cells: Sequence[Cell]) -> nodes.row:
+def _row(cells: Sequence[Cell], right: int | None) -> nodes.row:
     row = nodes.row()
-    for cell in cells:
+    for number, cell in enumerate(cells):
         inside = nodes.Text(cell) if isinstance(cell, str) else cell
-        number = isinstance(cell, str) and cell.replace(".", "", 1).isdigit()
-        row += nodes.entry("", nodes.paragraph("", "", inside), classes=["text-right"] if number else [])
+        row += nodes.entry("", nodes.paragraph("", "", inside), classes=["text-right"] if number == right else [])
     return row
 
 
@@ -151,7 +150,9 @@ def _runs(app: Sphinx, page: str) -> nodes.Node:
         rows.append([link, f"{date:%Y-%m-%d %H:%M}" if date else "not known", f"{seconds:.1f}", status])
     if not rows:
         return nodes.paragraph("", "No lesson ran.")
-    return table(["Lesson", "Ran (UTC)", "Seconds", "Status"], [*rows, ["All of them", "", f"{total:.1f}", ""]])
+    return table(
+        ["Lesson", "Ran (UTC)", "Seconds", "Status"], [*rows, ["All of them", "", f"{total:.1f}", ""]], right=2
+    )
 
 
 def _fill(app: Sphinx, document: nodes.document, page: str) -> None:

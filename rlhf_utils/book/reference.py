@@ -57,7 +57,7 @@ _SETTINGS = {
 }
 LONGEST_VALUE = 60
 # A name of code, perhaps called: `rlhf_utils.ppo.gae`, `ppo.gae(gae_lambda)`.
-_CODE = re.compile(r"^((?:\w+\.)+\w+)(?:\([^()]*\))?$")
+_CODE = re.compile(r"^((?:\w+\.)+\w+)(?:\(.*\))?$")
 
 
 def modules(package: Path = PACKAGE) -> list[str]:
