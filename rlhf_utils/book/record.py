@@ -150,6 +150,7 @@ def _runs(app: Sphinx, page: str) -> nodes.Node:
         rows.append([link, f"{date:%Y-%m-%d %H:%M}" if date else "not known", f"{seconds:.1f}", status])
     if not rows:
         return nodes.paragraph("", "No lesson ran.")
+    rows.append(["All of them", "", f"{total:.1f}", ""])
     return table(
         ["Lesson", "Ran (UTC)", "Seconds", "Status"], [*rows, ["All of them", "", f"{total:.1f}", ""]], right=2
     )
