@@ -151,9 +151,7 @@ def _runs(app: Sphinx, page: str) -> nodes.Node:
     if not rows:
         return nodes.paragraph("", "No lesson ran.")
     rows.append(["All of them", "", f"{total:.1f}", ""])
-    return table(
-        ["Lesson", "Ran (UTC)", "Seconds", "Status"], [*rows, ["All of them", "", f"{total:.1f}", ""]], right=2
-    )
+    return table(["Lesson", "Ran (UTC)", "Seconds", "Status"], rows, right=2)
 
 
 def _fill(app: Sphinx, document: nodes.document, page: str) -> None:
