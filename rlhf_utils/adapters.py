@@ -25,8 +25,8 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf_utils.errors import UserError
 
-ALPHA = 4  # of adapters that are asked for by name
-Part = Literal["everything", "body", "top", "norms"]
+ALPHA = 4  #: of adapters that are asked for by name
+Part = Literal["everything", "body", "top", "norms"]  #: which weights learn; see :func:`part_of`
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlhf_utils.preferences import Preference
 
-Metric = Literal["nominal", "ordinal", "interval"]
-Table = NDArray[np.float64]
+Metric = Literal["nominal", "ordinal", "interval"]  #: what counts as a disagreement, and how much
+Table = NDArray[np.float64]  #: annotators × pairs
 
 
 def judgement_table(records: Iterable[Preference]) -> tuple[list[str], list[str], Table]:

@@ -9,7 +9,7 @@ from rlhf_utils.critic_free import CriticFreeConfig, variant
 from rlhf_utils.dpo import DPOConfig
 from rlhf_utils.ppo import PPOConfig
 
-PolicyConfig = PPOConfig | CriticFreeConfig | DPOConfig | BestOfNConfig | RejectionConfig
+PolicyConfig = PPOConfig | CriticFreeConfig | DPOConfig | BestOfNConfig | RejectionConfig  #: settings of any method
 
 TITLES = {
     "ppo": "PPO",
@@ -30,7 +30,7 @@ MODULES = {
 }
 """Where the code of the settings' algorithm stands."""
 
-REJECTION_SHARE = 8  # rounds that PPO's samples are divided into
+REJECTION_SHARE = 8  #: rounds that PPO's samples are divided into
 
 
 def default_config(algorithm: str, ppo: PPOConfig) -> PolicyConfig:

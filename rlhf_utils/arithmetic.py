@@ -35,13 +35,13 @@ from rlhf_utils.training import check_finite, make_optimizer
 TALK, GIVE_UP = "~", "?"
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
 WORDS = [*SPECIAL, *"0123456789", "+", "=", TALK, GIVE_UP]
-PROMPT = 5  # tokens of a prompt
+PROMPT = 5  #: tokens of a prompt
 MAX_NEW_TOKENS = 16
-HELD_OUT = 5  # one sum in five
-WRONG = 0.5  # share of careless responses with a wrong answer
-GIVES_UP = 0.3  # share of careless responses that give up
-TALKS = 0.6  # chance of one more ``~`` after an answer or a ``~``
-ERRORS = (-10, -9, -2, -1, 1, 2, 9, 10)  # what a wrong answer is off by
+HELD_OUT = 5  #: one sum in five
+WRONG = 0.5  #: share of careless responses with a wrong answer
+GIVES_UP = 0.3  #: share of careless responses that give up
+TALKS = 0.6  #: chance of one more ``~`` after an answer or a ``~``
+ERRORS = (-10, -9, -2, -1, 1, 2, 9, 10)  #: what a wrong answer is off by
 
 
 @cache
@@ -58,16 +58,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 class GuessConfig:
     """Settings of the model that guesses."""
 
-    steps: int = 500
-    batch_size: int = 64  # guesses a step, fresh ones each time
-    learning_rate: float = 5e-3  # AdamW's, at its highest; rises over a twentieth of the steps, falls along a cosine
-    schooling: float = 0.75  # share of the steps whose answers are all right; careless ones come after
-    wrong: float = WRONG  # of the careless responses, those with a wrong answer
-    gives_up: float = GIVES_UP  # share of those that give up
-    talks: float = TALKS
-    width: int = 48  # of the hidden states
-    layers: int = 2
-    seed: int = 0
+    steps: int = 500  #: of the optimizer
+    batch_size: int = 64  #: guesses a step, fresh ones each time
+    learning_rate: float = 5e-3  #: AdamW's, at its highest; rises over a twentieth of the steps, falls along a cosine
+    schooling: float = 0.75  #: share of the steps whose answers are all right; careless ones come after
+    wrong: float = WRONG  #: of the careless responses, those with a wrong answer
+    gives_up: float = GIVES_UP  #: share of those that give up
+    talks: float = TALKS  #: chance of one more ``~``
+    width: int = 48  #: of the hidden states
+    layers: int = 2  #: blocks of the network
+    seed: int = 0  #: of all that is drawn at random
 
 
 def new_model(seed: int, width: int = 48, layers: int = 2) -> GPT2LMHeadModel:

@@ -32,30 +32,30 @@ from rlhf_utils.training import TrainingError, check_finite, make_optimizer
 class BestOfNConfig:
     """Settings of best-of-n."""
 
-    n: int = 16  # responses to choose from
-    temperature: float = 1.0
-    missing_eos_penalty: float = 1.0  # in deviations of the reward under the SFT policy
-    score_samples: int = 512  # samples that fix this deviation
-    batch_size: int = 256  # samples at a time
-    seed: int = 0
+    n: int = 16  #: responses to choose from
+    temperature: float = 1.0  #: in sampling
+    missing_eos_penalty: float = 1.0  #: in deviations of the reward under the SFT policy
+    score_samples: int = 512  #: samples that fix this deviation
+    batch_size: int = 256  #: samples at a time
+    seed: int = 0  #: of all that is drawn at random
 
 
 @dataclass(frozen=True)
 class RejectionConfig:
     """Settings of rejection-sampling fine-tuning."""
 
-    rounds: int = 8  # each samples from the policy as it is then, chooses, and fine-tunes on what was chosen
-    prompts: int = 512  # a round
-    n: int = 8  # responses to each of them
-    keep: Literal["best", "share"] = "best"  # of every prompt the best one, or the best share of all responses
-    epochs: int = 1  # passes over what was kept
-    batch_size: int = 64  # responses an optimizer step
-    learning_rate: float = 6e-4  # AdamW's, at its highest; falls along a cosine over all rounds
-    max_grad_norm: float = 1.0
-    temperature: float = 1.0
-    missing_eos_penalty: float = 1.0  # in deviations of the reward under the SFT policy
-    score_samples: int = 512  # samples that fix this deviation
-    seed: int = 0
+    rounds: int = 8  #: each samples from the policy as it is then, chooses, and fine-tunes on what was chosen
+    prompts: int = 512  #: a round
+    n: int = 8  #: responses to each of them
+    keep: Literal["best", "share"] = "best"  #: of every prompt the best one, or the best share of all responses
+    epochs: int = 1  #: passes over what was kept
+    batch_size: int = 64  #: responses an optimizer step
+    learning_rate: float = 6e-4  #: AdamW's, at its highest; falls along a cosine over all rounds
+    max_grad_norm: float = 1.0  #: a longer gradient is cut to this length
+    temperature: float = 1.0  #: in sampling
+    missing_eos_penalty: float = 1.0  #: in deviations of the reward under the SFT policy
+    score_samples: int = 512  #: samples that fix this deviation
+    seed: int = 0  #: of all that is drawn at random
 
 
 def kl_bound(n: int) -> float:

@@ -4,15 +4,16 @@ PPO's value model answers one question: how good was what could be expected here
 answer it as well. The responses to one prompt are a *group*; a response's advantage is by how much it beats its group.
 What the published variants add are choices, and here each is a setting:
 
-============= =========================== ===================================================================
-variant       what it chooses             source
-============= =========================== ===================================================================
-``rloo``      leave-one-out baseline      Ahmadian et al. (2024), arXiv 2402.14740; Kool et al. (2019)
-``grpo``      (r − mean) / std, k3 loss   Shao et al. (2024), arXiv 2402.03300
-``dr-grpo``   r − mean, constant divisor  Liu et al. (2025), arXiv 2503.20783
-``dapo``      clip-higher, token mean     Yu et al. (2025), arXiv 2503.14476
-``gspo``      one ratio for a response    Zheng et al. (2025), arXiv 2507.18071
-============= =========================== ===================================================================
+============= ================================================= ==========================================
+variant       what it chooses                                   source
+============= ================================================= ==========================================
+``rloo``      leave-one-out baseline                            Ahmadian et al. (2024), arXiv 2402.14740;
+                                                                Kool et al. (2019)
+``grpo``      :math:`(r - \bar r)/s`, :math:`k_3` in the loss   Shao et al. (2024), arXiv 2402.03300
+``dr-grpo``   :math:`r - \bar r`, constant divisor              Liu et al. (2025), arXiv 2503.20783
+``dapo``      clip-higher, token mean                           Yu et al. (2025), arXiv 2503.14476
+``gspo``      one ratio for a response                          Zheng et al. (2025), arXiv 2507.18071
+============= ================================================= ==========================================
 
 Where this differs from the papers: ``rloo`` clips each token's ratio as PPO does, which matters from the second
 minibatch of a batch on; Ahmadian et al. take one step and need no ratio. ``dapo`` leaves uniform groups out and doesn't
@@ -49,27 +50,28 @@ from rlhf_utils.training import TrainingError, check_finite, make_optimizer
 class CriticFreeConfig:
     """Settings of RLOO, GRPO and their relatives; :func:`variant` gives the published combinations."""
 
-    updates: int = 64  # batches of fresh responses
-    batch_size: int = 256  # responses an update
-    group_size: int = 4  # responses to one prompt
-    minibatch_size: int = 64  # responses an optimizer step
-    epochs: int = 1  # passes over a batch
-    learning_rate: float = 6e-4  # AdamW's, at its highest; falls along a cosine
-    final_rate: float = 0.0  # share of the learning rate that is left at the end
-    kl_coef: float = 0.15  # β: reward that a nat of KL costs
-    kl_term: Literal["reward", "loss"] = "reward"  # summed k1 off each score, or k3 of each token in the loss
+    updates: int = 64  #: batches of fresh responses
+    batch_size: int = 256  #: responses an update
+    group_size: int = 4  #: responses to one prompt
+    minibatch_size: int = 64  #: responses an optimizer step
+    epochs: int = 1  #: passes over a batch
+    learning_rate: float = 6e-4  #: AdamW's, at its highest; falls along a cosine
+    final_rate: float = 0.0  #: share of the learning rate that is left at the end
+    kl_coef: float = 0.15  #: β: reward that a nat of KL costs
+    kl_term: Literal["reward", "loss"] = "reward"  #: summed k1 off each score, or k3 of each token in the loss
+    #: What a response's score is held against: the mean of the others in its group, or of all; or it is standardised.
     advantage: Literal["leave-one-out", "mean", "standardised"] = "leave-one-out"
-    ratio: Literal["token", "response", "geometric-mean"] = "token"  # what is clipped
-    divide_by: Literal["response", "tokens", "cap", "one"] = "one"  # see `token_weights`
-    clip_low: float = 0.2  # the ratio is cut below 1 − this …
-    clip_high: float = 0.2  # … and above 1 + this
-    drop_uniform_groups: bool = False  # leave groups out whose scores are all the same: they teach nothing
-    max_grad_norm: float = 1.0
-    adam_eps: float = 1e-5
-    missing_eos_penalty: float = 1.0  # subtracted from the score of a response that ran into the length cap
-    temperature: float = 1.0  # in sampling and in scoring
-    score_samples: int = 512  # samples that fix the score's mean and deviation; 0 takes scores as they are
-    seed: int = 0
+    ratio: Literal["token", "response", "geometric-mean"] = "token"  #: what is clipped
+    divide_by: Literal["response", "tokens", "cap", "one"] = "one"  #: see :func:`token_weights`
+    clip_low: float = 0.2  #: the ratio is cut below 1 − this …
+    clip_high: float = 0.2  #: … and above 1 + this
+    drop_uniform_groups: bool = False  #: leave groups out whose scores are all the same: they teach nothing
+    max_grad_norm: float = 1.0  #: a longer gradient is cut to this length
+    adam_eps: float = 1e-5  #: see :class:`rlhf_utils.ppo.PPOConfig`
+    missing_eos_penalty: float = 1.0  #: subtracted from the score of a response that ran into the length cap
+    temperature: float = 1.0  #: in sampling and in scoring
+    score_samples: int = 512  #: samples that fix the score's mean and deviation; 0 takes scores as they are
+    seed: int = 0  #: of all that is drawn at random
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
@@ -81,6 +83,7 @@ class CriticFreeConfig:
 
 
 _GRPO: dict[str, Any] = {"advantage": "standardised", "kl_term": "loss", "divide_by": "response", "epochs": 2}
+#: Published combinations of settings, by name; what isn't named is as in :class:`CriticFreeConfig`.
 VARIANTS: dict[str, dict[str, Any]] = {
     "rloo": {},
     "grpo": _GRPO,
@@ -110,8 +113,8 @@ def group_advantages(
               A_i^\text{mean} = r_i - \bar r, \qquad A_i^\text{standardised} = \frac{r_i - \bar r}{s + \epsilon}
 
     with the group's mean :math:`\bar r` and deviation :math:`s` (divisor G − 1, as in TRL). Leaving the response itself
-    out makes the baseline independent of it, hence the gradient unbiased; the plain mean shrinks it by (G − 1)/G, and
-    dividing by :math:`s` weighs prompts by how sure their outcome is.
+    out makes the baseline independent of it, hence the gradient unbiased; the plain mean shrinks it by :math:`(G-1)/G`,
+    and dividing by :math:`s` weighs prompts by how sure their outcome is.
 
     Args:
         scores: (B,), the G responses to one prompt side by side.

@@ -27,27 +27,27 @@ from rlhf_utils.sft import encode_texts
 from rlhf_utils.tensors import left_pad, right_pad
 from rlhf_utils.training import check_finite, make_optimizer
 
-PairRows = tuple[list[int], list[int], list[int]]  # token ids of a prompt, the chosen and the rejected response
+PairRows = tuple[list[int], list[int], list[int]]  #: token ids of a prompt, the chosen and the rejected response
 
 
 @dataclass(frozen=True)
 class DPOConfig:
     """Settings of direct preference optimisation and its relatives."""
 
-    loss: Literal["dpo", "ipo", "kto", "simpo", "orpo"] = "dpo"
-    epochs: int = 2  # passes over the pairs
-    batch_size: int = 32  # pairs a step
-    learning_rate: float = 3e-4  # AdamW's, at its highest
-    # β: reward that a nat of KL costs. Here a reward is a logit of preference. On the task `tiny` the reward model's
-    # deviate by 3.3 on samples of the SFT model, so that PPO's 0.15 deviations are this.
+    loss: Literal["dpo", "ipo", "kto", "simpo", "orpo"] = "dpo"  #: one of :mod:`rlhf_utils.preference_losses`
+    epochs: int = 2  #: passes over the pairs
+    batch_size: int = 32  #: pairs a step
+    learning_rate: float = 3e-4  #: AdamW's, at its highest
+    #: β: reward that a nat of KL costs. Here a reward is a logit of preference. On the task ``tiny`` the reward model's
+    #: deviate by 3.3 on samples of the SFT model, so that PPO's 0.15 deviations are this.
     kl_coef: float = 0.5
-    simpo_scale: float = 2.0  # SimPO's β: logits of preference that a nat a token is worth
-    simpo_margin: float = 1.0  # SimPO's γ
-    orpo_weight: float = 0.5  # ORPO's λ: of the odds, beside the likelihood of the chosen response
-    warmup: float = 0.05  # share of the steps over which the rate rises
-    weight_decay: float = 0.01
-    max_tokens: int = 48  # of prompt and response; longer responses are cut
-    seed: int = 0
+    simpo_scale: float = 2.0  #: SimPO's β: logits of preference that a nat a token is worth
+    simpo_margin: float = 1.0  #: SimPO's γ
+    orpo_weight: float = 0.5  #: ORPO's λ: of the odds, beside the likelihood of the chosen response
+    warmup: float = 0.05  #: share of the steps over which the rate rises
+    weight_decay: float = 0.01  #: on weights with two or more dimensions
+    max_tokens: int = 48  #: of prompt and response; longer responses are cut
+    seed: int = 0  #: of all that is drawn at random
 
 
 @dataclass(frozen=True)

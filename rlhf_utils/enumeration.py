@@ -18,7 +18,7 @@ from rlhf_utils.models import response_logprobs
 
 
 def all_responses(prompt_ids: Tensor, vocabulary: int, max_new_tokens: int, eos_id: int, pad_id: int) -> Samples:
-    """Every response to one prompt, each once, in the form of samples.
+    r"""Every response to one prompt, each once, in the form of samples.
 
     A response ends at its first EOS or at the length cap. PAD may be chosen like any token: a model gives it some
     probability, and the sum over all responses must be 1.
@@ -31,7 +31,7 @@ def all_responses(prompt_ids: Tensor, vocabulary: int, max_new_tokens: int, eos_
         pad_id: stands after it.
 
     Returns:
-        N samples, N = (V − 1)^R + Σ_{t<R} (V − 1)^t.
+        :math:`N = (V-1)^R + \sum_{t<R} (V-1)^t` samples.
     """
     others = [token for token in range(vocabulary) if token != eos_id]
     rows = [(*start, eos_id) for length in range(max_new_tokens) for start in itertools.product(others, repeat=length)]

@@ -18,7 +18,7 @@ from rlhf_utils.tasks.base import Task
 from rlhf_utils.tensors import kl_k1
 
 SAMPLES = 512
-EVALUATION_SEED = 12_345  # the same prompts for every policy and every training seed
+EVALUATION_SEED = 12_345  #: the same prompts for every policy and every training seed
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from rlhf_utils.artifacts import code_hash, make_key, source_hash
 from rlhf_utils.errors import UserError
 from rlhf_utils.progress import progress
 
-Row = dict[str, Any]
-CONFIRMED_BY = 2
+Row = dict[str, Any]  #: settings, or settings and results, as JSON
+CONFIRMED_BY = 2  #: rows that are computed again when only code has changed
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from rlhf_utils.progress import progress
 from rlhf_utils.reward import Reward
 from rlhf_utils.rollout import penalise_missing_eos
 
-ENOUGH_SAMPLES = 200  # effective ones, for each prompt
+ENOUGH_SAMPLES = 200  #: effective ones, for each prompt
 LARGEST_WEIGHT = 0.05
 
 

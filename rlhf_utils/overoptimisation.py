@@ -22,8 +22,8 @@ from rlhf_utils.models import RewardModel
 from rlhf_utils.ppo import ScoreScale
 from rlhf_utils.reward import Reward
 
-Form = Literal["bon", "rl"]
-Combine = Literal["mean", "worst"]
+Form = Literal["bon", "rl"]  #: which of the two functions of :func:`gain_of_form`
+Combine = Literal["mean", "worst"]  #: how several reward models become one
 
 
 def lost_share(start: float, peak: float, end: float) -> float:
@@ -95,7 +95,7 @@ class Fit:
 
     @property
     def peak(self) -> float:
-        r"""The distance of the highest gold: :math:`\alpha/2\beta` (bon) or :math:`e^{\alpha/\beta - 1}` (rl).
+        r"""The distance of the highest gold: :math:`\alpha/2\beta` (``bon``) or :math:`e^{\alpha/\beta - 1}` (``rl``).
 
         Infinite where the form never turns down.
         """

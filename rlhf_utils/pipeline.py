@@ -57,10 +57,10 @@ from rlhf_utils.training import TrainingError
 class Settings:
     """The settings of all stages."""
 
-    sft: SFTConfig
-    preferences: PreferenceConfig
-    reward: RewardConfig
-    ppo: PPOConfig
+    sft: SFTConfig  #: of the first stage
+    preferences: PreferenceConfig  #: how many pairs are judged, and how reliably
+    reward: RewardConfig  #: of the reward model's training
+    ppo: PPOConfig  #: of the policy's training
 
     def with_seed(self, seed: int) -> Settings:
         """The same with another seed in every stage."""
@@ -355,7 +355,7 @@ class Chain:
         return evaluate(policy, self.sft_model, self.task, self.reward, scale.mean, scale.std)
 
     def evaluate_best_of_n(self, config: BestOfNConfig) -> Evaluation:
-        """The same for best-of-n; its ``kl`` is the upper limit log n − (n − 1)/n."""
+        r"""The same for best-of-n; its ``kl`` is the upper limit :math:`\log n - (n-1)/n`."""
         scale = self.scale
         args = (self.sft_model, self.sft_model, self.task, self.reward, scale.mean, scale.std)
         return evaluate(*args, write=lambda p, g: self.best_of_n(p, config, g), kl=kl_bound(config.n))

@@ -27,15 +27,15 @@ CHOICES = (
     ("early", "on time", "late"),
 )
 T, A = 5, 3  # steps of an episode, choices a step
-DRIP = 0.2  # probability that the nozzle gives one portion more than asked
-MOOD = 0.5  # a rating is this much higher or lower than the rater's taste, each with probability ½
-LOVE = 1.8  # a rater's taste for pineapple lies this much above or below the mean, each with probability ½
+DRIP = 0.2  #: probability that the nozzle gives one portion more than asked
+MOOD = 0.5  #: a rating is this much higher or lower than the rater's taste, each with probability ½
+LOVE = 1.8  #: a rater's taste for pineapple lies this much above or below the mean, each with probability ½
 
 # A state is what is on the pizza: (), (crust,), (crust, sauce), … Portions go to 3, because of the drip.
 _SIZES = (3, 4, 4, 3)
 STATES = [state for t in range(T) for state in itertools.product(*map(range, _SIZES[:t]))]
-S = len(STATES)  # 1 + 3 + 12 + 48 + 144 = 208
-STEP = torch.tensor([len(state) for state in STATES])  # (S,), the step at which a state is met, from 0
+S = len(STATES)  #: 1 + 3 + 12 + 48 + 144 = 208
+STEP = torch.tensor([len(state) for state in STATES])  #: (S,), the step at which a state is met, from 0
 _INDEX = {state: i for i, state in enumerate(STATES)}
 
 
@@ -83,10 +83,10 @@ CHANCE = torch.tensor([1 - DRIP, DRIP])
 class Episodes:
     """A batch of evenings; N episodes of T steps, with any dimensions in front."""
 
-    states: Tensor  # (..., N, T), indices of STATES
-    actions: Tensor  # (..., N, T)
-    lights: Tensor  # (..., N, T), automatic reward
-    ratings: Tensor  # (..., N), human reward
+    states: Tensor  #: (..., N, T), indices of STATES
+    actions: Tensor  #: (..., N, T)
+    lights: Tensor  #: (..., N, T), automatic reward
+    ratings: Tensor  #: (..., N), human reward
 
     def rewards(self, w: float | Tensor) -> Tensor:
         r"""Mixed reward :math:`(1 - w)\,r^\text{auto} + w\,r^\text{human}`, the latter at the last step. (..., N, T).
@@ -138,7 +138,7 @@ def values(policy: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         policy: action probabilities, (..., S, A); gradients flow through it.
-        rewards: as from `mean_rewards`, (S, A) or as the policy.
+        rewards: as from :func:`mean_rewards`, (S, A) or as the policy.
     """
     v = policy.new_zeros((*policy.shape[:-2], S + 1))  # the place S is the end, worth 0
     q = torch.zeros_like(policy)
@@ -156,7 +156,7 @@ def objective(logits: Tensor, w: float | Tensor) -> Tensor:
 
 
 def exact_gradient(logits: Tensor, w: float) -> Tensor:
-    """∇J(θ) by automatic differentiation of the exact J. (S, A) → (S, A)."""
+    r""":math:`\nabla_\theta J(\theta)` by automatic differentiation of the exact :math:`J`. (S, A) → (S, A)."""
     logits = logits.detach().requires_grad_()
     return torch.autograd.grad(objective(logits, w), logits)[0]
 

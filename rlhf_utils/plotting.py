@@ -217,7 +217,7 @@ def show_seeds(lesson: str, names: Mapping[str, str | tuple[str, str]]) -> None:
         names: glued name → what it is, with its unit; or (what it is, format), such as ``("positive texts", ".0%")``.
 
     Raises:
-        KeyError: the kept runs don't hold a name: `make experiments` makes them anew.
+        KeyError: the kept runs don't hold a name: ``make experiments`` makes them anew.
         UserError: the repository's results are not here.
     """
     from rlhf_utils.experiments import read, seeds_name

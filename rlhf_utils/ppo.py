@@ -42,32 +42,32 @@ from rlhf_utils.training import TrainingError, check_finite, make_optimizer
 class PPOConfig:
     """Settings of PPO."""
 
-    updates: int = 64  # batches of fresh experience
-    batch_size: int = 256  # episodes an update
-    minibatch_size: int = 64  # episodes an optimizer step
-    epochs: int = 2  # passes over a batch
-    learning_rate: float = 6e-4  # AdamW's, at its highest; falls along a cosine
-    final_rate: float = 0.0  # share of the learning rate that is left at the end; 1 keeps it as it is
-    kl_coef: float = 0.15  # β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
-    kl_target: float | None = None  # nats a response; None keeps kl_coef fixed
-    kl_coef_start: float | None = None  # where kl_coef begins; it reaches its value after half of the updates
-    clip_range: float = 0.2  # of the ratio
-    value_clip_range: float = 0.2  # of the value, in deviations of the score
-    vf_coef: float = 0.05  # weight of the value loss
-    gamma: float = 1.0  # discount
-    gae_lambda: float = 0.95  # 0: one-step errors, 1: whole returns
-    whiten_advantages: bool = True  # to mean 0 and variance 1 over a batch's tokens
-    max_grad_norm: float = 1.0
-    # OpenAI's value. With 1e-8, Adam would blow up gradients that are nothing but rounding, such as those of the key
-    # biases (a constant added to all keys changes no attention), and no two machines would get the same weights.
+    updates: int = 64  #: batches of fresh experience
+    batch_size: int = 256  #: episodes an update
+    minibatch_size: int = 64  #: episodes an optimizer step
+    epochs: int = 2  #: passes over a batch
+    learning_rate: float = 6e-4  #: AdamW's, at its highest; falls along a cosine
+    final_rate: float = 0.0  #: share of the learning rate that is left at the end; 1 keeps it as it is
+    kl_coef: float = 0.15  #: β: reward, in deviations of the SFT policy's scores, that a nat of KL costs
+    kl_target: float | None = None  #: nats a response; None keeps ``kl_coef`` fixed
+    kl_coef_start: float | None = None  #: where ``kl_coef`` begins; it reaches its value after half of the updates
+    clip_range: float = 0.2  #: of the ratio
+    value_clip_range: float = 0.2  #: of the value, in deviations of the score
+    vf_coef: float = 0.05  #: weight of the value loss
+    gamma: float = 1.0  #: discount
+    gae_lambda: float = 0.95  #: 0: one-step errors, 1: whole returns
+    whiten_advantages: bool = True  #: to mean 0 and variance 1 over a batch's tokens
+    max_grad_norm: float = 1.0  #: a longer gradient is cut to this length
+    #: OpenAI's value. With 1e-8, Adam would blow up gradients that are nothing but rounding, such as those of the key
+    #: biases (a constant added to all keys changes no attention), and no two machines would get the same weights.
     adam_eps: float = 1e-5
-    missing_eos_penalty: float = 1.0  # subtracted from the score of a response that ran into the length cap
-    temperature: float = 1.0  # in sampling and in scoring
-    score_samples: int = 512  # samples of the SFT policy that fix the score's mean and deviation
-    # Where the values come from: a head on the policy's own states; or, at twice the cost of an update, a model of its
-    # own that starts as the SFT model ("separate") or as the reward model ("reward", as in InstructGPT).
+    missing_eos_penalty: float = 1.0  #: subtracted from the score of a response that ran into the length cap
+    temperature: float = 1.0  #: in sampling and in scoring
+    score_samples: int = 512  #: samples of the SFT policy that fix the score's mean and deviation
+    #: Where the values come from: a head on the policy's own states; or, at twice the cost of an update, a model of its
+    #: own that starts as the SFT model ("separate") or as the reward model ("reward", as in InstructGPT).
     value_model: Literal["shared", "separate", "reward"] = "shared"
-    seed: int = 0
+    seed: int = 0  #: of all that is drawn at random
 
     def __post_init__(self) -> None:
         if self.minibatch_size > self.batch_size:
@@ -184,7 +184,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, response_mas
 class FixedKL:
     """A KL coefficient that stays as it is."""
 
-    kl_coef: float
+    kl_coef: float  #: β
 
     def update(self, kl: float, episodes: int) -> None:
         """Nothing to do."""
@@ -195,14 +195,14 @@ class AdaptiveKL:
     r"""A KL coefficient that steers the KL towards a target.
 
     .. math:: \beta \leftarrow \beta\,(1 + \mathrm{clip}(\mathrm{KL}/\mathrm{target} - 1, \pm 0.2)
-              \cdot \text{episodes} / 10\,000)
+              \cdot \text{episodes} / \text{horizon})
 
     Ziegler et al. (2019), arXiv 1909.08593, section 2.2.
     """
 
-    kl_coef: float
-    target: float
-    horizon: int = 10_000
+    kl_coef: float  #: β; moves
+    target: float  #: nats a response
+    horizon: int = 10_000  #: episodes; the larger, the slower β moves
 
     def update(self, kl: float, episodes: int) -> None:
         """Take the KL (nats a response) of the latest batch, and the number of its episodes."""
@@ -314,10 +314,10 @@ def update_policy(
 
 
 def rollout_metrics(rollout: Rollout, returns: Tensor) -> dict[str, float]:
-    """What a batch tells before it is learnt from.
+    r"""What a batch tells before it is learnt from.
 
-    ``surprise_gap`` is the mean −log π of the samples minus the mean entropy: 0 up to noise if the policy that samples
-    is the policy that scores, and a sure sign of a bug (temperature, top-k, shift by one) if not.
+    ``surprise_gap`` is the mean :math:`-\log\pi` of the samples minus the mean entropy: 0 up to noise if the policy
+    that samples is the policy that scores, and a sure sign of a bug (temperature, top-k, shift by one) if not.
     """
     mask = rollout.response_mask
     kl = kl_k1(rollout.old_logprobs, rollout.ref_logprobs).masked_fill(~mask.bool(), 0.0).sum(-1)
@@ -335,10 +335,15 @@ def rollout_metrics(rollout: Rollout, returns: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """Mean and deviation of the raw reward under the SFT policy; PPO works with ``(raw − mean) / std``."""
+    r"""Mean and deviation of the raw reward under the SFT policy.
 
-    mean: float
-    std: float
+    .. math:: r = (r_\text{raw} - \mathrm{mean}) / \mathrm{std}
+
+    is what PPO works with.
+    """
+
+    mean: float  #: of the raw scores
+    std: float  #: their deviation
 
 
 @dataclass

@@ -25,8 +25,8 @@ from rlhf_utils.errors import UserError
 from rlhf_utils.preferences import Preference, pair_id, read_records
 
 ANSWER = "\n\nAssistant:"
-TLDR_PROMPT = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"  # Stiennon et al. (2020)
-NEWS_PROMPT = "Article:\n{article}\n\nTL;DR:"  # their second data set has articles in place of posts
+TLDR_PROMPT = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"  #: Stiennon et al. (2020)
+NEWS_PROMPT = "Article:\n{article}\n\nTL;DR:"  #: their second data set has articles in place of posts
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 FORMS = (
     "A row has prompt, chosen, rejected; or chosen, rejected with a shared beginning; or info, summaries, choice; "

@@ -36,8 +36,8 @@ def ipo_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, kl_coef: floa
 
     .. math:: L = \frac1B \sum_b \left(\Delta(x_b, y^+_b) - \Delta(x_b, y^-_b) - \frac{1}{2\beta}\right)^2
 
-    Where annotators never disagree, DPO's margin grows without end, whatever β; this one stops at 1/(2β) nats. Azar et
-    al. (2024), arXiv 2310.12036, equation 17.
+    Where annotators never disagree, DPO's margin grows without end, whatever β; this one stops at :math:`1/(2\beta)`
+    nats. Azar et al. (2024), arXiv 2310.12036, equation 17.
 
     Args:
         chosen_logratios: Δ of whole chosen responses, (B,); the gradient goes through it.

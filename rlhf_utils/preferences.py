@@ -26,7 +26,7 @@ from rlhf_utils.progress import progress
 from rlhf_utils.runtime import use_threads
 from rlhf_utils.tasks.base import Review, Task
 
-Choice = Literal["a", "b", "tie"]
+Choice = Literal["a", "b", "tie"]  #: the response shown first, the second, or neither
 CHOICES = ("a", "b", "tie")
 
 
@@ -61,11 +61,11 @@ class Preference:
 class PreferenceConfig:
     """How many pairs are judged, and how reliably."""
 
-    pairs: int = 8000  # for training the reward model
-    held_out_pairs: int = 500  # for measuring it; other prompts
-    annotators: int = 5  # simulated people; each pair goes to one of them
-    temperature: float = 0.15  # of their noise: a gap of this size in the judge's score is seen 73 times in 100
-    seed: int = 0
+    pairs: int = 8000  #: for training the reward model
+    held_out_pairs: int = 500  #: for measuring it; other prompts
+    annotators: int = 5  #: simulated people; each pair goes to one of them
+    temperature: float = 0.15  #: of their noise: a gap of this size in the judge's score is seen 73 times in 100
+    seed: int = 0  #: of all that is drawn at random
 
 
 def pair_id(prompt: str, response_a: str, response_b: str) -> str:

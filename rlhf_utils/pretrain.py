@@ -24,7 +24,7 @@ TEXTS = 120_000
 VALIDATION_TEXTS = 2_000
 SUMMARIES_RECIPE = SFTConfig(epochs=1.0, batch_size=32, learning_rate=2e-3, warmup=0.04, weight_decay=0.01, seed=0)
 SUMMARIES_TEXTS = 20_000
-SHARES = {"echoing": 0.2, "retelling": 0.8}  # of the kinds of texts
+SHARES = {"echoing": 0.2, "retelling": 0.8}  #: of the kinds of texts
 
 
 def corpus(number: int = TEXTS, validation: bool = False) -> list[str]:
@@ -74,6 +74,7 @@ def _summaries_checks() -> dict[str, list[str]]:
     return {name: summaries_corpus(VALIDATION_TEXTS // 2, True, {name: 1.0}) for name in ("retelling", "echoing")}
 
 
+#: How the base model of each embedded task was made.
 TASKS = {
     "tiny": Pretraining(tiny, RECIPE, TEXTS, lambda: GPT2LMHeadModel(tiny.base_config()), corpus, _tiny_checks),
     "summaries": Pretraining(
@@ -90,15 +91,15 @@ def recipe_key(task: str = "tiny") -> str:
 
 
 def pretrain(folder: Path | None = None, task: str = "tiny") -> dict[str, object]:
-    """Train a base model from nothing and write it as fp16 safetensors with the facts of its making.
+    """Train a base model from nothing and write it as ``fp16`` safetensors with the facts of its making.
 
     Args:
         folder: to write; the package's own unless given.
         task: whose base model; a key of :data:`TASKS`.
 
     Returns:
-        The facts: recipe, keys, parameters, seconds and the losses of the fp16 weights in nats a token, on several sets
-        of validation texts.
+        The facts: recipe, keys, parameters, seconds and the losses of the ``fp16`` weights in nats a token, on several
+        sets of validation texts.
     """
     start = time.monotonic()
     made = TASKS[task]

@@ -30,13 +30,13 @@ Reward = Callable[[Samples], Tensor]
 class RewardConfig:
     """Settings of the reward model's training."""
 
-    epochs: int = 3  # passes over the pairs; Stiennon et al. and InstructGPT take one on far larger models
-    batch_size: int = 32  # pairs a step
-    learning_rate: float = 1e-3  # AdamW's, at its highest
-    warmup: float = 0.05  # share of the steps over which the rate rises
-    weight_decay: float = 0.01
-    max_tokens: int = 48  # longer texts are cut
-    seed: int = 0
+    epochs: int = 3  #: passes over the pairs; Stiennon et al. and InstructGPT take one on far larger models
+    batch_size: int = 32  #: pairs a step
+    learning_rate: float = 1e-3  #: AdamW's, at its highest
+    warmup: float = 0.05  #: share of the steps over which the rate rises
+    weight_decay: float = 0.01  #: on weights with two or more dimensions
+    max_tokens: int = 48  #: longer texts are cut
+    seed: int = 0  #: of all that is drawn at random
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def pointwise_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def score_rows(model: RewardModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 256) -> Tensor:
-    """Scores of token rows without gradient, in the rows' order, on the CPU. Returns (len(rows),)."""
+    """Scores of token rows without gradient, in the rows' order, on the CPU. Returns ``(len(rows),)``."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     scores = torch.empty(len(rows))
     device = model.head.weight.device
@@ -98,7 +98,7 @@ def score_rows(model: RewardModel, rows: Sequence[Sequence[int]], pad_id: int, b
 def score_texts(
     model: RewardModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 48
 ) -> Tensor:
-    """Scores of whole texts, each read with EOS behind it. Returns (len(texts),) on the CPU."""
+    """Scores of whole texts, each read with EOS behind it. Returns ``(len(texts),)`` on the CPU."""
     return score_rows(model, encode_texts(tokenizer, texts, max_tokens), tokenizer.pad_token_id)
 
 

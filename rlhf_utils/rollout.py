@@ -83,7 +83,7 @@ def penalise_missing_eos(scores: Tensor, ended: Tensor, penalty: float) -> Tenso
 
     Args:
         scores: (B,), normalised.
-        ended: (B,), bool.
+        ended: (B,), ``bool``.
         penalty: in units of the scores' standard deviation under the SFT policy.
     """
     return scores - penalty * (~ended).float()

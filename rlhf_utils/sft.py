@@ -25,14 +25,14 @@ from rlhf_utils.training import check_finite, make_optimizer
 class SFTConfig:
     """Settings of supervised fine-tuning."""
 
-    epochs: float = 2.0  # passes over the texts; the last may be partial; 0 leaves the model as it is
-    batch_size: int = 64  # texts a step
-    learning_rate: float = 1e-3  # Adam's, at its highest
-    warmup: float = 0.05  # share of the steps over which the rate rises from 0; then a cosine takes it back to 0
-    weight_decay: float = 0.01
-    max_tokens: int = 48  # longer texts are cut
-    max_texts: int | None = None  # use this many of the texts, drawn at random; None = all
-    seed: int = 0
+    epochs: float = 2.0  #: passes over the texts; the last may be partial; 0 leaves the model as it is
+    batch_size: int = 64  #: texts a step
+    learning_rate: float = 1e-3  #: Adam's, at its highest
+    warmup: float = 0.05  #: share of the steps over which the rate rises from 0; then a cosine takes it back to 0
+    weight_decay: float = 0.01  #: on weights with two or more dimensions
+    max_tokens: int = 48  #: longer texts are cut
+    max_texts: int | None = None  #: use this many of the texts, drawn at random; None = all
+    seed: int = 0  #: of all that is drawn at random
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlhf_utils.evaluation import wilson_interval
 
-Values = NDArray[np.float64]
+Values = NDArray[np.float64]  #: numbers in any shape
 
 
 def normal_quantile(probability: float) -> float:
-    """The z with P(Z ≤ z) = ``probability`` for a standard normal Z: 1.96 for 0.975, 0.84 for 0.8."""
+    r"""The z with :math:`P(Z \le z)` = ``probability`` for a standard normal Z: 1.96 for 0.975, 0.84 for 0.8."""
     return NormalDist().inv_cdf(probability)
 
 
@@ -57,7 +57,7 @@ def win_rate(scores_a: ArrayLike, scores_b: ArrayLike) -> WinRate:
     r"""Win rate of a over b from a judge's scores on the same prompts; equal scores are ties.
 
     The interval is Wilson's for the rate. Ties make it conservative: an outcome between 0 and 1 with mean p has a
-    variance of at most p(1 − p), and half wins lie below that.
+    variance of at most :math:`p(1 - p)`, and half wins lie below that.
 
     Args:
         scores_a: (N,), one a prompt.

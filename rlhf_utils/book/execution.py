@@ -1,10 +1,10 @@
 """How the lessons run: where their outputs are kept, and when kept outputs are no longer those of this code.
 
-jupyter-cache recognises a notebook by its cells alone, so a changed package would go unnoticed. Its folder's
+``jupyter-cache`` recognises a notebook by its cells alone, so a changed package would go unnoticed. Its folder's
 name therefore holds a hash of all that the lessons' results depend on.
 
-myst-nb would run one lesson after the other. Here those without kept outputs run beforehand, several at a time, and
-myst-nb finds their outputs in the cache.
+``myst-nb`` would run one lesson after the other. Here those without kept outputs run beforehand, several at a time, and
+``myst-nb`` finds their outputs in the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,13 @@ def _run_lessons(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         raise ExtensionError(f"{len(failed)} of the lessons failed: {', '.join(sorted(failed))}")
 
 
+def run_dates(env: BuildEnvironment) -> dict[str, datetime]:
+    """When each lesson's outputs came about, in UTC, by the pages' names."""
+    if not hasattr(env, "rlhf_dates"):
+        env.rlhf_dates = {}  # type: ignore[attr-defined]
+    return env.rlhf_dates  # type: ignore[attr-defined]
+
+
 def _write_executed(app: Sphinx, doctree: nodes.document) -> None:
     """Write the lesson with its outputs beside the site.
 
@@ -157,7 +165,8 @@ def _write_executed(app: Sphinx, doctree: nodes.document) -> None:
     text = source.read_text(encoding="utf8")
     reader = create_nb_reader(str(source), env.myst_config, env.mystnb_config, text)
     cache = get_cache(env.mystnb_config.execution_cache_path)
-    _, notebook = cache.merge_match_into_notebook(reader.read(text))
+    key, notebook = cache.merge_match_into_notebook(reader.read(text))
+    run_dates(env)[page] = cache.get_cache_record(key).created
     target = Path(env.mystnb_config.output_folder) / f"{page}.ipynb"
     target.write_text(nbformat.writes(notebook), encoding="utf8")
 

@@ -33,13 +33,13 @@ class FigureNode(nodes.General, nodes.Element):
 
 
 class FigureRenderer:
-    """Turns plotly outputs of a notebook into figures of the page; myst-nb finds it by its entry point."""
+    """Turns plotly outputs of a notebook into figures of the page; ``myst-nb`` finds it by its entry point."""
 
     mime_priority_overrides: ClassVar[list[tuple[str, str, int | None]]] = [("*", MIMETYPE, 1)]
 
     @staticmethod
     def handle_mime(renderer: NbElementRenderer, data: MimeData, inline: bool) -> list[nodes.Element] | None:
-        """A figure node for a plotly output; ``None`` leaves any other output to myst-nb."""
+        """A figure node for a plotly output; ``None`` leaves any other output to ``myst-nb``."""
         if data.mime_type != MIMETYPE or inline:
             return None
         figure = json.loads(data.content) if isinstance(data.content, str | bytes) else data.content
@@ -142,7 +142,7 @@ def _add_script(app: Sphinx, pagename: str, template: str, context: dict[str, An
 
 
 def plotly_script() -> Path:
-    """The plotly.js file that the installed plotly package brings."""
+    """The ``plotly.js`` file that the installed plotly package brings."""
     import plotly
 
     return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"

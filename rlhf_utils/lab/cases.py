@@ -28,7 +28,7 @@ from rlhf_utils.lab.reading import (
 from rlhf_utils.pipeline import Chain
 from rlhf_utils.plotting import show, show_table
 
-OPEN = "sign-flipped"  # solved before the reader's eyes, so it has no letter
+OPEN = "sign-flipped"  #: solved before the reader's eyes, so it has no letter
 
 
 def _order(name: str) -> str:

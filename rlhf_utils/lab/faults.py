@@ -18,9 +18,9 @@ from rlhf_utils.rollout import Rollout
 from rlhf_utils.runtime import evaluating
 from rlhf_utils.tensors import entropy, kl_k1, masked_mean, token_logprobs
 
-DROPOUT = 0.1  # GPT-2's default; the tiny model is built without
+DROPOUT = 0.1  #: GPT-2's default; the tiny model is built without
 TOP_K = 5
-SHARP = 0.7  # temperature
+SHARP = 0.7  #: temperature
 
 
 class AliasedReference(Loop):

@@ -50,8 +50,8 @@ METRICS = (
 LAB_CONFIG = PPOConfig(
     updates=30, batch_size=128, minibatch_size=32, learning_rate=1e-3, kl_coef=0.1, vf_coef=0.5, max_grad_norm=5.0
 )
-EVALUATED = 256  # samples of the evaluation at the end
-SHOWN = 4  # samples of a batch that are kept
+EVALUATED = 256  #: samples of the evaluation at the end
+SHOWN = 4  #: samples of a batch that are kept
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from plotly.subplots import make_subplots
 from rlhf_utils.lab.loop import METRICS, Run
 
 CHAINS = (0, 1, 2, 3, 4, 5)
-TESTING = CHAINS[3:]  # the signs were chosen on the others
+TESTING = CHAINS[3:]  #: the signs were chosen on the others
 DEVIATIONS = 5
 LATE = slice(20, 30)
 TITLES = {
@@ -38,7 +38,7 @@ TITLES = {
     "grad_norm": "gradient norm",
 }
 JUDGED = {"positive_rate": "positive, by the judge", "distinct": "distinct responses", "kl": "KL, measured afresh"}
-LOGARITHMIC = {"first_log_ratio": 1e-7, "value_loss": 1e-4, "grad_norm": 1e-4}  # what is less is drawn here
+LOGARITHMIC = {"first_log_ratio": 1e-7, "value_loss": 1e-4, "grad_norm": 1e-4}  #: what is less is drawn here
 
 
 @dataclass(frozen=True)

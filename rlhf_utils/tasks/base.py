@@ -15,8 +15,8 @@ from rlhf_utils.errors import UserError
 class Review:
     """A labelled text; ``label`` is 1 for positive and 0 for negative."""
 
-    text: str
-    label: int
+    text: str  #: the whole of it
+    label: int  #: 1 or 0
 
 
 class Judge(Protocol):

@@ -30,7 +30,7 @@ MODEL = "lvwerra/gpt2-imdb"
 CLASSIFIER = "lvwerra/distilbert-imdb"
 DATASET = ("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31")
 MAX_NEW_TOKENS = 24
-MAX_WORDS = 40  # of a review: its beginning, of the length that the policy writes
+MAX_WORDS = 40  #: of a review: its beginning, of the length that the policy writes
 
 
 def classifier_reward(source: str, batch_size: int = 64) -> TextReward:

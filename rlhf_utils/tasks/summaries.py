@@ -44,14 +44,14 @@ from rlhf_utils.tasks.summaries_language import (
 )
 
 BASE_MODEL = Path(__file__).parent / "summaries_model"
-AGAIN = "again"  # a word of pretraining alone
+AGAIN = "again"  #: a word of pretraining alone
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
 TRAIN_REPORTS = 12_000
 VALIDATION_REPORTS = 1000
 EVAL_REPORTS = 1000
-MAX_NEW_TOKENS = 14  # three claims and EOS; a good summary has at most nine tokens
-ROOM = 8  # words that a summary may have: two claims, "and", and the full stop
-VALIDATION_SHARE = 10  # one report in ten
+MAX_NEW_TOKENS = 14  #: three claims and EOS; a good summary has at most nine tokens
+ROOM = 8  #: words that a summary may have: two claims, "and", and the full stop
+VALIDATION_SHARE = 10  #: one report in ten
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ class Verdict:
 
     @property
     def score(self) -> float:
-        """``2 (w faithfulness + (1 − w) coverage) − 1 − (1 − grammatical) − repetition − excess / 10``; at most 1."""
+        r"""The judge's number, at most 1, with the weight :math:`w`.
+
+        .. math:: 2\,\bigl(w \cdot \text{faithfulness} + (1 - w) \cdot \text{coverage}\bigr) - 1 \\
+                  {} - (1 - \text{grammatical}) - \text{repetition} - \text{excess}/10
+        """
         quality = self.weight * self.faithfulness + (1 - self.weight) * self.coverage
         return 2 * quality - 1 - (1 - self.grammatical) - self.repetition - self.excess / 10
 

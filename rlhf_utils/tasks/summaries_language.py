@@ -20,7 +20,7 @@ MINOR = ("later", "meanwhile", "elsewhere", "besides")
 CLOSINGS = ("it rained .", "nothing else happened .", "the end .")
 SEPARATOR = "tl;dr"
 AND, STOP = "and", "."
-FACTS = (3, 4)  # in a report
+FACTS = (3, 4)  #: in a report
 
 Claim = tuple[str, str, str]
 """Who did what to which thing."""

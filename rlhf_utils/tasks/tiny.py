@@ -29,7 +29,7 @@ SPECIAL = ["<pad>", "<eos>", "<unk>"]
 TRAIN_REVIEWS = 12_000
 VALIDATION_REVIEWS = 1000
 MAX_NEW_TOKENS = 20
-VALIDATION_SHARE = 10  # one sentence in ten
+VALIDATION_SHARE = 10  #: one sentence in ten
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class Verdict:
 
     @property
     def score(self) -> float:
-        """``sentiment − (1 − grammatical) − repetition − run_on``; at most 1."""
+        r"""The judge's number, at most 1.
+
+        .. math:: \text{sentiment} - (1 - \text{grammatical}) - \text{repetition} - \text{run-on}
+        """
         return self.sentiment - (1 - self.grammatical) - self.repetition - self.run_on
 
 

@@ -16,6 +16,8 @@ NO_PROSE = (
     "pre, code, math, script, style, noscript, .headerlink, .citation, a.reference.internal[href*=bibliography], "
     ".rlhf-language"
 )
+# In the reference: signatures, and names and types in the lists of arguments.
+NO_PROSE += ", dt.sig, dl.py .field-list strong, dl.py .field-list em"
 WORD = re.compile(r"[A-Za-zÀ-ÿ]+(?:['’][A-Za-zÀ-ÿ]+)*")
 # British to American; a word is right if one of these leads to a word of the dictionary.
 BRITISH = [

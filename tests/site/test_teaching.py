@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from bs4 import BeautifulSoup
 from docutils import nodes
@@ -45,12 +47,33 @@ def test_a_drawing_takes_the_colours_of_the_page(page):
 
 def test_the_box_tells_prerequisites_and_times(page):
     box = page.select_one("dl.rlhf-glance")
-    assert [term.text.rstrip(":") for term in box.select("dt")] == ["Prerequisites", "Reading time", "Lesson"]
-    known, reading, lesson = box.select("dd")
+    assert [term.text.rstrip(":") for term in box.select("dt")] == ["Prerequisites", "Reading time", "Lesson", "Next"]
+    known, reading, lesson, following = box.select("dd")
     assert known.find("a")["href"] == "mathematics.html"
     assert reading.text.strip() == "a minute"
     assert lesson.find("a")["href"].endswith("01_figures.html")
     assert "for this copy" in lesson.text
+    assert following.find("a")["href"] == "reference.html"
+
+
+def test_a_page_without_a_box_gets_one(built):
+    def box(name):
+        page = BeautifulSoup((built[0] / f"_build/html/{name}.html").read_text(encoding="utf8"), "html.parser")
+        terms = [term.get_text().rstrip(":") for term in page.select("dl.rlhf-glance > dt")]
+        return dict(zip(terms, page.select("dl.rlhf-glance > dd"), strict=True)), page
+
+    lesson, page = box("lessons/01_figures")
+    assert list(lesson) == ["Chapter", "Running time", "Next"]
+    assert lesson["Chapter"].a["href"] == "../book/teaching.html"
+    assert re.fullmatch(r"\d+ s for this copy", lesson["Running time"].get_text().strip())
+    assert lesson["Next"].a["href"] == "../book/mathematics.html"
+    assert page.select_one("dl.rlhf-glance").find_previous("div", class_="cell") is None  # before the first code
+    other, page = box("book/mathematics")
+    assert list(other) == ["Prerequisites", "Next"]
+    assert other["Prerequisites"].get_text().strip() == "none"
+    last, _ = box("book/status")
+    assert "the last page" in last["Next"].get_text()
+    assert box("book/intro")[0] == {}  # the book's first page says it in its own words
 
 
 def test_words_are_counted_without_code_and_formulas():
