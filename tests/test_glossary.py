@@ -26,6 +26,9 @@ FORMS = {
     "paired": "paired comparison",
     "gold questions": "gold question",
     "no dropout": "dropout",
+    "data parallel": "data parallel training",
+    "sharded": "sharded training",
+    "jailbreaks": "jailbreak",
     # Names of which the chapter also gives the abbreviation.
     "dpo": "direct preference optimisation",
     "ipo": "identity preference optimisation",
@@ -59,6 +62,9 @@ NO_TERMS = {
         "the price isn't charged",
     },
     "12_best_of_n": {"at equal kl", "at equal training compute", "at equal quality"},  # in front of a paragraph
+    "17_trl": {"configuration", "dataset"},  # in a list of what a trainer is given
+    "18_gpt2": {"1024 places"},  # in front of a paragraph about it
+    "20_chatgpt": {"1.3-billion", "175-billion"},  # two figures that are often run together
 }
 
 
