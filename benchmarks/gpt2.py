@@ -28,7 +28,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rlhf_utils import ppo
 from rlhf_utils.adapters import SavedTensors
-from rlhf_utils.budget import GPT2, Work
+from rlhf_utils.budget import GPT2, Stage
+from rlhf_utils.cost_model import Network
 from rlhf_utils.generation import sample
 from rlhf_utils.models import PolicyWithValueHead, RewardModel, response_hidden
 from rlhf_utils.ppo import PPOConfig, train_ppo
@@ -38,12 +39,13 @@ from rlhf_utils.sft import SFTConfig, batch_loss
 from rlhf_utils.training import make_optimizer
 
 PROMPT, RESPONSE, BATCH, TEXT = 4, 24, 8, 16
+WORDS = GPT2Config().vocab_size
 Row = dict[str, object]
 
 
 def words() -> PreTrainedTokenizerFast:
     """A tokenizer of as many words as GPT-2 has, with a PAD on top."""
-    names = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(GPT2.words - 2))]
+    names = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(WORDS - 2))]
     core = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -55,7 +57,7 @@ def make_model(width: int, heads: int) -> GPT2LMHeadModel:
     """GPT-2's twelve blocks at random initialisation, without dropout."""
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=GPT2.words + 1 if width == GPT2.width else 16,
+        vocab_size=WORDS + 1 if width == GPT2.width else 16,
         n_embd=width,
         n_head=heads,
         n_layer=GPT2.layers,
@@ -72,7 +74,7 @@ def make_model(width: int, heads: int) -> GPT2LMHeadModel:
 def sft_row(model: GPT2LMHeadModel, steps: int) -> Row:
     """Optimizer steps of SFT; the first, which makes room for the moments, doesn't count."""
     optimizer, _ = make_optimizer(model, 1e-6, steps + 1)
-    tokens = torch.randint(3, GPT2.words, (BATCH, TEXT)).tolist()
+    tokens = torch.randint(3, WORDS, (BATCH, TEXT)).tolist()
     seconds = []
     for _ in range(steps + 1):
         start = time.process_time()
@@ -81,13 +83,14 @@ def sft_row(model: GPT2LMHeadModel, steps: int) -> Row:
         optimizer.step()
         seconds.append(time.process_time() - start)
     # A row's last token predicts nothing and isn't read.
-    work = Work(trained=BATCH * (TEXT - 1), training_passes=1)
-    return row("sft", statistics.median(seconds[1:]), work, model)
+    stage = Stage(trained=BATCH * (TEXT - 1), steps=1)
+    return row("sft", statistics.median(seconds[1:]), stage, model)
 
 
-def row(part: str, seconds: float, work: Work, model: GPT2LMHeadModel) -> Row:
+def row(part: str, seconds: float, stage: Stage, model: GPT2LMHeadModel) -> Row:
     """One measurement: processor seconds, operations by formula, and their quotient."""
-    operations = work.operations(model.num_parameters())
+    network = Network(model.num_parameters(), model.config.n_layer, model.config.n_embd, number_bytes=4)
+    operations = stage.operations(network)
     return {"part": part, "seconds": round(seconds, 3), "operations": operations, "rate": round(operations / seconds)}
 
 
@@ -108,17 +111,17 @@ def ppo_rows(model: GPT2LMHeadModel, updates: int) -> list[Row]:
     _, result = train_ppo(model, tokenizer, prompts, model_reward(RewardModel(model)), RESPONSE, config, threads=1)
     history = result.history[1:]
     tokens = BATCH * (PROMPT + statistics.mean(h["length"] for h in history))
-    works = {
-        "sampling": Work(read=tokens),
-        "scoring": Work(read=3 * tokens),
-        "update": Work(trained=tokens),
+    stages = {
+        "sampling": Stage(read=tokens),
+        "scoring": Stage(read=3 * tokens),
+        "update": Stage(trained=tokens),
     }
-    return [row(p, statistics.median(h[f"{p}_seconds"] for h in history), w, model) for p, w in works.items()]
+    return [row(p, statistics.median(h[f"{p}_seconds"] for h in history), s, model) for p, s in stages.items()]
 
 
 def kept_row(model: GPT2LMHeadModel) -> Row:
     """Bytes that the backward pass of PPO keeps: of each token in the blocks, of each response token behind them."""
-    ids = torch.randint(3, GPT2.words, (2, PROMPT + RESPONSE))
+    ids = torch.randint(3, WORDS, (2, PROMPT + RESPONSE))
     mask = torch.ones_like(ids)
     policy = PolicyWithValueHead(model)
     states, everything = SavedTensors(), SavedTensors()

@@ -1,13 +1,14 @@
-r"""What a run of the chain costs, by arithmetic: operations, bytes, and a bound on the time from a machine's peaks.
+r"""What this book's chain takes on one device: operations, bytes, and bounds on the time. Built on ``cost_model``.
 
-A token that is trained goes forward and backward and costs six operations a parameter, one that is only read costs two:
+A stage is counted in tokens and passes. Three times bound it from below, and the longest counts:
 
-.. math:: C = N\,(6\,n_\text{trained} + 2\,n_\text{read})
+.. math:: t \ge \max\Bigl(\frac{C_{op}}{u\,v_{op}},\ \frac{\text{bytes}}{v_{mem}},\ t_0\,n_{passes}\Bigr)
 
-Kaplan et al. (2020), arXiv 2001.08361, section 2.1. Attention's own share, :math:`4 d t` a layer for the token at place
-t, is left out; for texts of thirty tokens it is below one per cent of GPT-2's.
+with the device's operations :math:`v_{op}` and bytes :math:`v_{mem}` a second, the share u of the former that is
+reached, and the time :math:`t_0` to hand one pass to the device. The first two are the roofline of Williams et al.
+(2009). Attention's own operations are left out: for texts of thirty tokens they are below one per cent of GPT-2's.
 
-Nothing here is measured: the numbers are as good as the peaks and shares that are put in.
+Nothing here is measured: the numbers are as good as the rates and shares that are put in.
 """
 
 from __future__ import annotations
@@ -15,83 +16,59 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlhf_utils.cost_model import Device, Network, Shares, training_bytes, weight_bytes, weight_operations
+
 if TYPE_CHECKING:
     from rlhf_utils.pipeline import Settings
 
-TRAINED, READ = 6, 2  # operations a token and parameter
-TRAINED_BYTES, READ_BYTES = 40, 4  # that a pass moves for each parameter
+STEP_NUMBERS = 10  # numbers a parameter that an optimizer step moves
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What decides a GPT-2's number of parameters.
+def gpt2_network(width: int, layers: int, words: int = 50_257, places: int = 1024) -> Network:
+    r"""A GPT-2 in 32 bits.
 
-    Attributes:
+    .. math:: P = (W + T)\,d + L\,(12 d^2 + 13 d) + 2 d
+
+    Args:
         width: d, of the states.
-        layers: number of blocks.
-        words: rows of the embedding, which is the output layer too.
-        places: longest text in tokens.
+        layers: L, blocks.
+        words: W, rows of the embedding, which is the output layer too.
+        places: T, longest text in tokens.
     """
-
-    width: int
-    layers: int
-    words: int
-    places: int
-
-    @property
-    def parameters(self) -> int:
-        """:math:`(V + P)\\,d + L\\,(12 d^2 + 13 d) + 2 d`."""
-        d = self.width
-        return (self.words + self.places) * d + self.layers * (12 * d * d + 13 * d) + 2 * d
+    blocks = layers * (12 * width * width + 13 * width)
+    return Network((words + places) * width + blocks + 2 * width, layers, width, number_bytes=4)
 
 
-GPT2 = Shape(width=768, layers=12, words=50_257, places=1024)
+GPT2 = gpt2_network(width=768, layers=12)
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What a datasheet promises.
-
-    Attributes:
-        name: for tables.
-        peak: operations a second, in the precision that is used.
-        bandwidth: bytes a second between the memory and the processor.
-        memory: bytes.
-    """
-
-    name: str
-    peak: float
-    bandwidth: float
-    memory: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage has to do.
+class Stage:
+    """What a stage of the chain has to do.
 
     Attributes:
         trained: tokens that go forward and backward.
         read: tokens that only go forward.
-        training_passes: optimizer steps.
-        reading_passes: forward passes without gradient.
+        steps: optimizer steps, each a forward and a backward pass.
+        passes: forward passes without gradient.
     """
 
     trained: float = 0.0
     read: float = 0.0
-    training_passes: float = 0.0
-    reading_passes: float = 0.0
+    steps: float = 0.0
+    passes: float = 0.0
 
-    def operations(self, parameters: int) -> float:
-        """Multiplications and additions of all passes, for a model with so many parameters."""
-        return parameters * (TRAINED * self.trained + READ * self.read)
+    def operations(self, network: Network) -> float:
+        """Operations of all passes, :func:`rlhf_utils.cost_model.weight_operations`."""
+        return weight_operations(network, self.read, self.trained)
 
-    def bytes_moved(self, parameters: int) -> float:
-        """Bytes of 32-bit weights, gradients and moments that have to pass through the processor.
+    def bytes_moved(self, network: Network) -> float:
+        """Bytes that have to pass between memory and arithmetic, all numbers as long as the network's.
 
-        Reading takes the weights once. Training takes them forward and backward (8), writes the gradient (4), and Adam
-        reads weight, gradient and both moments (16) and writes weight and moments (12).
+        A pass takes each weight once. A step takes it forward and backward (2 numbers) and writes the gradient (1);
+        Adam reads weight, gradient and both moments (4) and writes weight and moments (3).
         """
-        return parameters * (TRAINED_BYTES * self.training_passes + READ_BYTES * self.reading_passes)
+        return weight_bytes(network) * (STEP_NUMBERS * self.steps + self.passes)
 
 
 @dataclass(frozen=True)
@@ -99,29 +76,29 @@ class Bounds:
     """Three times, in seconds, none of which a run can undercut if the assumptions hold.
 
     Attributes:
-        products: operations over the share of the peak that is assumed.
-        traffic: bytes over the bandwidth.
-        dispatch: passes times the time it takes to hand one to the device.
+        arithmetic: operations over the share of the device's that is reached.
+        traffic: bytes over the share of the bandwidth.
+        dispatch: passes and steps times the time it takes to hand one to the device.
     """
 
-    products: float
+    arithmetic: float
     traffic: float
     dispatch: float
 
     @property
     def seconds(self) -> float:
-        """The largest of the three."""
-        return max(self.products, self.traffic, self.dispatch)
+        """The longest of the three."""
+        return max(vars(self).values())
 
     @property
     def limit(self) -> str:
         """Which one that is."""
-        return max(("products", "traffic", "dispatch"), key=lambda name: getattr(self, name))
+        return max(vars(self), key=vars(self).__getitem__)
 
 
 def chain_work(
     settings: Settings, texts: int, text_tokens: float, prompt_tokens: float, response_tokens: float
-) -> dict[str, Work]:
+) -> dict[str, Stage]:
     """Tokens and passes of a chain whose preferences come from labels, by stage; measurements on the way don't count.
 
     Args:
@@ -138,47 +115,42 @@ def chain_work(
     tokens = episodes * (prompt_tokens + response_tokens)
     minibatches = ppo.updates * (ppo.batch_size // ppo.minibatch_size)
     return {
-        "SFT": Work(trained=sft_texts * text_tokens, training_passes=sft_texts / sft.batch_size),
-        "reward model": Work(trained=2 * pairs * text_tokens, training_passes=pairs / reward.batch_size),
-        "sampling": Work(read=tokens, reading_passes=ppo.updates * response_tokens),
+        "SFT": Stage(trained=sft_texts * text_tokens, steps=sft_texts / sft.batch_size),
+        "reward model": Stage(trained=2 * pairs * text_tokens, steps=pairs / reward.batch_size),
+        "sampling": Stage(read=tokens, passes=ppo.updates * response_tokens),
         # Policy and reference score minibatches, the reward model the whole batch.
-        "scoring": Work(read=3 * tokens, reading_passes=2 * minibatches + ppo.updates),
-        "update": Work(trained=ppo.epochs * tokens, training_passes=ppo.epochs * minibatches),
+        "scoring": Stage(read=3 * tokens, passes=2 * minibatches + ppo.updates),
+        "update": Stage(trained=ppo.epochs * tokens, steps=ppo.epochs * minibatches),
     }
 
 
 def bounds(
-    work: Work,
-    parameters: int,
-    machine: Machine,
-    utilisation: float,
-    training_dispatch: float = 0.0,
-    reading_dispatch: float = 0.0,
+    stage: Stage,
+    network: Network,
+    device: Device,
+    shares: Shares,
+    step_dispatch: float = 0.0,
+    pass_dispatch: float = 0.0,
 ) -> Bounds:
-    """What bounds a stage's time from below on a machine.
+    """What bounds a stage's time from below on a device.
 
     Args:
-        work: of the stage.
-        parameters: of the model.
-        machine: its peaks.
-        utilisation: share of the peak that matrix products reach, in (0, 1].
-        training_dispatch: seconds to hand over the operations of one optimizer step.
-        reading_dispatch: seconds to hand over those of one forward pass.
-
-    Raises:
-        ValueError: the share isn't in (0, 1].
+        stage: tokens and passes.
+        network: that is trained or read.
+        device: its rates.
+        shares: of the rates that are reached.
+        step_dispatch: seconds to hand over the operations of one optimizer step.
+        pass_dispatch: seconds to hand over those of one forward pass.
     """
-    if not 0 < utilisation <= 1:
-        raise ValueError(f"utilisation is {utilisation}; a share of the peak lies above 0 and is at most 1")
     return Bounds(
-        products=work.operations(parameters) / (utilisation * machine.peak),
-        traffic=work.bytes_moved(parameters) / machine.bandwidth,
-        dispatch=work.training_passes * training_dispatch + work.reading_passes * reading_dispatch,
+        arithmetic=stage.operations(network) / (shares.operations * device.operations),
+        traffic=stage.bytes_moved(network) / (shares.bandwidth * device.bandwidth),
+        dispatch=stage.steps * step_dispatch + stage.passes * pass_dispatch,
     )
 
 
 def ppo_memory(
-    shape: Shape,
+    network: Network,
     settings: Settings,
     prompt_tokens: float,
     response_tokens: float,
@@ -186,10 +158,10 @@ def ppo_memory(
     logit_bytes: float,
     separate_values: bool = False,
 ) -> dict[str, float]:
-    """Bytes that a PPO update holds at its fullest, in 32-bit numbers.
+    """Bytes that a PPO update holds at its fullest.
 
     Args:
-        shape: of policy, reference and reward model.
+        network: the sizes of policy, reference and reward model.
         settings: of the stages.
         prompt_tokens: of a prompt.
         response_tokens: of a response.
@@ -200,8 +172,8 @@ def ppo_memory(
     rows = settings.ppo.minibatch_size
     trained = 2 if separate_values else 1
     return {
-        "trained models": 16.0 * trained * shape.parameters,
-        "reference, reward model": 8.0 * shape.parameters,
+        "trained models": training_bytes(network, trained=trained),
+        "reference, reward model": 2 * weight_bytes(network),
         "states": rows * (prompt_tokens + response_tokens) * state_bytes * trained,
         "logits": rows * response_tokens * logit_bytes,
     }

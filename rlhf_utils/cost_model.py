@@ -1,4 +1,4 @@
-r"""What a PPO update costs, from sizes: operations, bytes, seconds, money. Pure functions, one a line of the bill.
+r"""What a PPO update costs, from sizes: operations, bytes, seconds, money. (``budget``: this book's chain on a device.)
 
 Nothing here is measured. A stage takes the longer of two times, that of its arithmetic and that of its memory traffic
 (Williams et al. 2009), each at a share of the device's best rate that the caller chooses. Rates, shares and prices are
@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 HOUR = 3600.0
+FORWARD, BACKWARD = 2, 4  # operations for each weight and token: a product and a sum, and both again for two gradients
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,21 @@ class Network:
 
 @dataclass(frozen=True)
 class Device:
-    """A processor with its memory, at its best.
+    """A processor with its memory, at its best, as a data sheet has it.
 
     Attributes:
-        operations: floating-point operations a second.
-        bandwidth: bytes a second between memory and arithmetic.
+        operations: v_op, floating-point operations a second, in the precision that is used.
+        bandwidth: v_mem, bytes a second between memory and arithmetic.
         memory: bytes.
-        link: bytes a second that it can send to the others.
+        link: bytes a second that it can send to the others; 0 if there are none.
         price: of an hour, in any currency.
     """
 
     operations: float
     bandwidth: float
     memory: float
-    link: float
-    price: float
+    link: float = 0.0
+    price: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Shares:
-    """Which part of a device's best rates a program reaches, each from 0 to 1.
+    """Which part of a device's best rates a program reaches, its utilisation; ValueError unless in (0, 1].
 
     Attributes:
-        operations: of the arithmetic.
+        operations: u, of the arithmetic.
         bandwidth: of the memory's.
         link: of the network's.
     """
@@ -93,6 +94,11 @@ class Shares:
     operations: float = 1.0
     bandwidth: float = 1.0
     link: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0 < share <= 1:
+                raise ValueError(f"{name} is {share}; a share of the best rate lies above 0 and is at most 1")
 
 
 @dataclass(frozen=True)
@@ -117,14 +123,24 @@ class Seconds:
         return self.sampling + self.scoring + self.update + self.communication
 
 
+def weight_operations(network: Network, read: float = 0.0, trained: float = 0.0) -> float:
+    r"""Operations on the weights, for tokens that only go forward and for tokens that go forward and backward.
+
+    .. math:: C_{op} = P\,(6\,n_{trained} + 2\,n_{read})
+
+    Kaplan et al. (2020), arXiv 2001.08361, section 2.1. Attention adds to it in :func:`forward_operations`.
+    """
+    return network.parameters * ((FORWARD + BACKWARD) * trained + FORWARD * read)
+
+
 def forward_operations(network: Network, tokens: int) -> float:
     r"""Operations of one forward pass over a text, with a cache or without.
 
     .. math:: 2 P n + 4 L d\, n (n + 1) / 2
 
-    Two for each weight and token, and 4 d a block for each pair of a token with one up to it. Kaplan et al. (2020).
+    Attention adds 4 d a block for each pair of a token with one up to it.
     """
-    return 2 * network.parameters * tokens + 2 * network.layers * network.width * tokens * (tokens + 1)
+    return weight_operations(network, read=tokens) + 2 * network.layers * network.width * tokens * (tokens + 1)
 
 
 def episode_operations(network: Network, work: Work) -> dict[str, float]:
@@ -160,13 +176,10 @@ def token_seconds(
     The weights are read once for all the texts, each text's cache once. The longer of the two times is what it takes.
 
     Args:
-        network: that writes.
-        device: that it is on.
         sequences: texts that are written at the same time.
         context: tokens of each up to here.
-        shares: of the device's rates.
     """
-    each = 2 * network.parameters + 4 * network.layers * network.width * context
+    each = weight_operations(network, read=1) + 4 * network.layers * network.width * context
     traffic = weight_bytes(network) + sequences * cache_bytes(network, context)
     return (
         sequences * each / (device.operations * shares.operations),
@@ -177,17 +190,13 @@ def token_seconds(
 def balanced_sequences(network: Network, device: Device, shares: Shares = Shares()) -> float:
     """Texts at the same time from which arithmetic takes longer than reading the weights; the cache left aside."""
     ratio = device.operations * shares.operations / (device.bandwidth * shares.bandwidth)
-    return ratio * network.number_bytes / 2
+    return ratio * network.number_bytes / FORWARD
 
 
 def together(device: Device, number: int) -> Device:
     """Several devices that hold one network between them and work as one: the best that tensor parallelism can do."""
-    return replace(
-        device,
-        operations=number * device.operations,
-        bandwidth=number * device.bandwidth,
-        memory=number * device.memory,
-    )
+    best = {name: number * getattr(device, name) for name in ("operations", "bandwidth", "memory")}
+    return replace(device, **best)
 
 
 def devices_for_a_copy(network: Network, device: Device, room: float = 0.5) -> int:
@@ -213,14 +222,7 @@ def sampling_seconds(
     """Seconds in which one device, or several :func:`together`, write responses.
 
     The prompt is read in one pass, limited by arithmetic. Each response token takes :func:`token_seconds` at the mean
-    context. Where the cache of all doesn't fit, the texts are written in equal waves, one after the other.
-
-    Args:
-        network: that writes.
-        device: that it is on.
-        work: lengths.
-        sequences: texts to write on this device.
-        shares: of its rates.
+    context. Where the cache of all ``sequences`` doesn't fit, they are written in equal waves, one after the other.
     """
     waves = math.ceil(sequences / sequences_that_fit(network, device, work.length))
     prompt = sequences * forward_operations(network, work.prompt) / (device.operations * shares.operations)
@@ -279,10 +281,7 @@ def split_seconds(
 
     Returns:
         Seconds of the writers, who then wait for the new weights, and of the others. An update takes the longer time if
-        the samples may be one update old, and the sum if they may not.
-
-    Raises:
-        ValueError: one of the sides has too few devices for a copy.
+        the samples may be one update old, and the sum if they may not. ValueError if a side has no room for a copy.
     """
     group = devices_for_a_copy(network, device)
     if min(writers, devices - writers) < group:

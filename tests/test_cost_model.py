@@ -10,13 +10,28 @@ DEVICE = Device(operations=1e14, bandwidth=1e12, memory=10e9, link=1e10, price=2
 WORK = Work(prompt=100, response=400, batch=64, epochs=2, steps=8)
 
 
+def test_six_operations_a_trained_token_and_two_a_read_one():
+    # A linear layer of 2 × 3 weights: 6 products and 6 sums a token forward, twice that backward.
+    layer = Network(parameters=6, layers=1, width=2)
+    assert cost_model.weight_operations(layer, read=1) == 12
+    assert cost_model.weight_operations(layer, trained=1) == 36
+    assert cost_model.weight_operations(layer, read=5, trained=10) == 420
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+@pytest.mark.parametrize("name", ["operations", "bandwidth", "link"])
+def test_a_share_beyond_the_best_rate_is_an_error(name, share):
+    with pytest.raises(ValueError, match=f"{name} is {share}; a share of the best rate"):
+        Shares(**{name: share})
+
+
 def test_operations_of_a_forward_pass():
     # 2 · 1e9 · 500 = 1e12; 500 · 501 / 2 = 125,250 pairs · 4 · 10 · 1000 = 5.01e9
     assert cost_model.forward_operations(NET, 500) == 1e12 + 5.01e9
 
 
 def test_writing_with_a_cache_costs_as_much_as_reading():
-    each = [2 * NET.parameters + 4 * NET.layers * NET.width * (t + 1) for t in range(500)]
+    each = [2e9 + 4 * 10 * 1000 * (t + 1) for t in range(500)]
     assert sum(each) == cost_model.forward_operations(NET, 500)
 
 
