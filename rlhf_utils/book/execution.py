@@ -66,9 +66,18 @@ def _choose_cache(app: Sphinx, config: Config) -> None:
 
 
 def jobs() -> int:
-    """How many lessons run at a time: what ``RLHF_UTILS_JOBS`` says, or one for each core, at most 4."""
+    """How many lessons run at a time: what ``RLHF_UTILS_JOBS`` says, or one for each core, at most 4.
+
+    Raises:
+        ExtensionError: the variable isn't a number above 0.
+    """
+    from sphinx.errors import ExtensionError
+
+    asked = os.environ.get(JOBS, "")
+    if asked and not (asked.isdecimal() and int(asked) > 0):
+        raise ExtensionError(f"{JOBS} is {asked!r}. Give the number of lessons that run at a time, such as 1.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get(JOBS) or min(cores, 4))
+    return int(asked or min(cores, 4))
 
 
 def share_cores(jobs: int) -> None:

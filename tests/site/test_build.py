@@ -7,8 +7,10 @@ import time
 
 import pytest
 from small_books import CELL, LESSON, add, run_build
+from sphinx.errors import ExtensionError
 
 from rlhf_utils.book import checks
+from rlhf_utils.book.execution import jobs
 
 IMPORT = "import plotly.graph_objects as go\n"
 PLAIN_FIGURE = IMPORT + "fig = go.Figure(go.Bar(y=[1, 2]))\n"
@@ -72,6 +74,13 @@ for _ in range(600):
     time.sleep(0.1)
 else:
     raise TimeoutError("the other lesson never began")"""
+
+
+@pytest.mark.parametrize("asked", ["many", "0", "-1"])
+def test_a_wrong_number_of_jobs_is_refused(monkeypatch, asked):
+    monkeypatch.setenv("RLHF_UTILS_JOBS", asked)
+    with pytest.raises(ExtensionError, match=f"RLHF_UTILS_JOBS is '{asked}'. Give the number"):
+        jobs()
 
 
 def test_lessons_run_beside_each_other(small_book):
