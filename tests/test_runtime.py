@@ -79,6 +79,16 @@ def test_evaluating_restores_each_mode_even_after_an_error():
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("has_units", [True, False])
+def test_a_gpu_that_imitates_bf16_computes_in_float32(has_units, monkeypatch):
+    supported = lambda including_emulation=True: has_units or including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    entered = []
+    monkeypatch.setattr(torch, "autocast", lambda *arguments: entered.append(arguments))
+    autocast(torch.device("cuda"))
+    assert entered == ([("cuda", torch.bfloat16)] if has_units else [])
+
+
 def test_the_cpu_computes_in_float32():
     with autocast(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -52,6 +52,8 @@ def classifier_reward(source: str, batch_size: int = 64) -> TextReward:
         model = AutoModelForSequenceClassification.from_pretrained(source, **hub_options(source)).eval()
     except Exception as error:
         raise UserError(f"The classifier {source} could not be loaded ({first_line(error)}).", OFFLINE) from None
+    # Padding on the left would shift the positions of every text but the longest, and so their scores.
+    tokenizer.padding_side = "right"
 
     def score(texts: Sequence[str]) -> list[float]:
         scores: list[float] = []

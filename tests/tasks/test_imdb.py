@@ -67,6 +67,15 @@ def test_the_reward_is_the_positive_logit_in_any_batch(classifier):
     assert together[0] == pytest.approx(logits[1].item(), abs=1e-5)
 
 
+def test_a_tokenizer_that_pads_on_the_left_changes_no_score(classifier, tmp_path):
+    words = AutoTokenizer.from_pretrained(classifier, padding_side="left")
+    words.save_pretrained(tmp_path)
+    DistilBertForSequenceClassification.from_pretrained(classifier).save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "left"
+    texts = ["a good film", "a film that nobody should have to see twice , and it is long"]
+    assert classifier_reward(str(tmp_path))(texts) == pytest.approx(classifier_reward(classifier)(texts), abs=1e-6)
+
+
 def test_the_reward_plugs_into_ppo(task):
     from rlhf_utils.generation import sample_texts
 
