@@ -61,7 +61,9 @@ class CriticFreeConfig:
     kl_term: Literal["reward", "loss"] = "reward"  #: summed k1 off each score, or k3 of each token in the loss
     #: What a response's score is held against: the mean of the others in its group, or of all; or it is standardised.
     advantage: Literal["leave-one-out", "mean", "standardised"] = "leave-one-out"
-    ratio: Literal["token", "response", "geometric-mean"] = "token"  #: what is clipped
+    #: what is clipped; a ratio of the whole response stands at each of its tokens, so that with ``divide_by="one"`` its
+    #: loss would count once for each of them: take ``"response"`` with it
+    ratio: Literal["token", "response", "geometric-mean"] = "token"
     divide_by: Literal["response", "tokens", "cap", "one"] = "one"  #: see :func:`token_weights`
     clip_low: float = 0.2  #: the ratio is cut below 1 − this …
     clip_high: float = 0.2  #: … and above 1 + this

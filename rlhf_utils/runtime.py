@@ -42,15 +42,18 @@ def pick_device(name: str | None = None) -> torch.device:
 def use_threads(threads: int | None = None) -> int:
     """Set torch's number of threads and return it.
 
-    It is the given number, or else that of the cores that this process may use, at most 8, shared with the processes
-    that ``torchrun`` started beside it; but 1 if torch was imported before this package, since its threads then spin
-    while they wait.
+    It is the given number, or else ``$OMP_NUM_THREADS``, or else that of the cores that this process may use, at most
+    8, shared with the processes that ``torchrun`` started beside it; but 1 if torch was imported before this package,
+    since its threads then spin while they wait.
 
     Two threads took 0.75 of one thread's time on two idle cores and, thanks to passive waiting, 1.14 of it when another
     process kept one core busy. Spinning threads took 1.9 of it, and 40 times it when five processes shared the two.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        threads = threads or int(asked)
     threads = threads or (1 if THREADS_SPIN else max(1, min(allowed, 8) // beside))
     torch.set_num_threads(threads)
     return threads

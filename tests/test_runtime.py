@@ -41,8 +41,15 @@ def test_threads_wait_passively_when_the_package_comes_first():
     assert run_python(code, OMP_WAIT_POLICY="ACTIVE").startswith("ACTIVE")
 
 
+def test_the_environment_may_ask_for_a_number_of_threads():
+    code = "import rlhf_utils.runtime as r; print(r.use_threads(), r.use_threads(2))"
+    assert run_python(code, OMP_NUM_THREADS="3") == "3 2"
+    assert run_python(code, OMP_NUM_THREADS="many") == run_python(code, OMP_NUM_THREADS="")
+
+
 def test_one_thread_is_taken_when_torch_came_first():
-    assert run_python("import torch, rlhf_utils.runtime as r; print(r.use_threads(), r.use_threads(2))") == "1 2"
+    code = "import torch, rlhf_utils.runtime as r; print(r.use_threads(), r.use_threads(2))"
+    assert run_python(code, OMP_NUM_THREADS="") == "1 2"
     code = "import torch, rlhf_utils; print(rlhf_utils.THREADS_SPIN)"
     assert run_python(code, OMP_WAIT_POLICY="passive") == "False"
 
