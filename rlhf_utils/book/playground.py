@@ -2,7 +2,8 @@
 
 ``{playground}`` and ``{scoring}`` mark the places where ``playground.js`` puts its controls. With the first of them the page
 gets what is small (vocabulary, openings, what slider positions give on average); the weights become one script for each
-model in ``_static/policies``, which the page fetches on a click.
+model in ``_static/policies``, which the page fetches on a click. ``{annotator}`` marks the place of ``annotator.js``, where the
+reader judges pairs that the SFT model has written.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 FOLDER = Path("_static") / "policies"
-SCRIPTS = ("policies.js", "playground.js")
+SCRIPTS = {
+    "playground": ("policies.js", "playground.js"),
+    "scoring": ("policies.js", "playground.js"),
+    "annotator": ("annotator.js",),
+}
 #: λ of the mixture at which the build measures reward and KL
 SHARES = tuple(i / 10 for i in range(11))
 SAMPLES = 256  #: for each of them
 OPENINGS = 24  #: prompts that no training step has seen, for the reader to pick from
+PAIRS = 60  #: for the reader to judge
+HELD_OUT = 300  #: pairs on which the reader's model is compared with the gold judge
 
 
 class PlaygroundNode(nodes.General, nodes.Element):
@@ -43,7 +50,10 @@ class PlaygroundNode(nodes.General, nodes.Element):
 
 
 class PlaygroundDirective(SphinxDirective):
-    """``{playground}``: write with the policies. ``{scoring}``: the reward model reads any text, word by word."""
+    """``{playground}``: write with the policies. ``{scoring}``: the reward model reads any text, word by word.
+
+    ``{annotator}``: judge pairs.
+    """
 
     def run(self) -> list[nodes.Node]:
         """A place to be filled by the script."""
@@ -154,22 +164,49 @@ def facts(chain: Chain) -> dict[str, Any]:
     }
 
 
+def annotator_facts(chain: Chain) -> dict[str, Any]:
+    """Pairs for the reader to judge, with the gold judge's better one, and held-out pairs as (better, worse) texts.
+
+    Both are the chain's own. A pair is left out if its texts are alike, if one was cut, or if the judge sees a tie.
+    """
+    judge, end = chain.task.judge, chain.task.max_new_tokens
+    pairs = []
+    for record in chain.preferences:
+        responses = (record.response_a, record.response_b)
+        if len(pairs) == PAIRS:
+            break
+        if responses[0] == responses[1] or any(len(text.split()) >= end for text in responses):
+            continue
+        gold = judge.scores([record.prompt + text for text in responses])
+        if gold[0] != gold[1]:
+            better = int(gold[1] > gold[0])
+            pairs.append({"id": record.pair_id, "prompt": record.prompt, "responses": responses, "better": better})
+    return {"pairs": pairs, "heldOut": chain.held_out_pairs[:HELD_OUT]}
+
+
 # ---- the page
 
 
-def _ready(app: Sphinx) -> dict[str, Any]:
-    """Facts and weights, made once a build; the models are those that the lessons have trained."""
-    if not hasattr(app, "rlhf_playground"):
+def _chain(app: Sphinx) -> Chain:
+    """The chain whose stages the lessons have made."""
+    if not hasattr(app, "rlhf_chain"):
         from rlhf_utils.pipeline import load_chain
 
-        chain = load_chain("tiny")
+        app.rlhf_chain = load_chain("tiny")  # type: ignore[attr-defined]
+    return app.rlhf_chain  # type: ignore[attr-defined]
+
+
+def _ready(app: Sphinx) -> dict[str, Any]:
+    """Facts and weights of the playground, made once a build."""
+    if not hasattr(app, "rlhf_playground"):
+        chain = _chain(app)
         texts = scripts(chain)
         sizes = {name: len(gzip.compress(text.encode(), 6)) for name, text in texts.items()}
         app.rlhf_playground = {"scripts": texts, "facts": {**facts(chain), "sizes": sizes}}  # type: ignore[attr-defined]
     return app.rlhf_playground  # type: ignore[attr-defined]
 
 
-_NAMES = {"playground": "Playground", "scoring": "Scores of a text of your own"}
+_NAMES = {"playground": "Playground", "scoring": "Scores of a text of your own", "annotator": "Be the annotator"}
 
 
 def _visit_html(translator: Any, node: PlaygroundNode) -> None:  # noqa: ANN401
@@ -179,13 +216,14 @@ def _visit_html(translator: Any, node: PlaygroundNode) -> None:  # noqa: ANN401
         f'<section class="rlhf-alive rlhf-{part}" data-part="{part}" aria-label="{label}">'
         '<noscript><p class="rlhf-noscript">This needs JavaScript: the models run in your browser.</p></noscript>'
     )
-    app = translator.builder.app
-    page = translator.builder.current_docname
-    told = app.__dict__.setdefault("rlhf_playground_pages", set())
-    if page not in told:
-        told.add(page)
-        data = script_json(json.dumps(_ready(app)["facts"], ensure_ascii=False))
-        translator.body.append(f'<script type="application/json" id="rlhf-playground-facts">{data}</script>')
+    app, page = translator.builder.app, translator.builder.current_docname
+    name = "annotator" if part == "annotator" else "playground"
+    told = app.__dict__.setdefault("rlhf_alive_pages", set())
+    if (page, name) not in told:
+        told.add((page, name))
+        found = annotator_facts(_chain(app)) if name == "annotator" else _ready(app)["facts"]
+        data = script_json(json.dumps(found, ensure_ascii=False))
+        translator.body.append(f'<script type="application/json" id="rlhf-{name}-facts">{data}</script>')
     translator.body.append("</section>\n")
     raise nodes.SkipNode
 
@@ -195,9 +233,9 @@ def _pass(translator: nodes.NodeVisitor, node: nodes.Element) -> None:
 
 
 def _add_scripts(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document) -> None:
-    if doctree is not None and next(iter(doctree.findall(PlaygroundNode)), None) is not None:
-        for script in SCRIPTS:
-            app.add_js_file(script, loading_method="defer")
+    parts = [node["part"] for node in doctree.findall(PlaygroundNode)] if doctree is not None else []
+    for script in dict.fromkeys(script for part in parts for script in SCRIPTS[part]):
+        app.add_js_file(script, loading_method="defer")
 
 
 def _write_weights(app: Sphinx, exception: Exception | None) -> None:
