@@ -122,33 +122,32 @@
     return made;
   }
 
-  // Reward, gold score and KL over the slider, as the build has measured them, with the slider's place.
+  // Reward, gold score and, in a panel of its own, KL over the slider, as the build has measured them, with the slider's place.
   function curves() {
-    const W = 560, H = 190, left = 36, right = 44, top = 12, bottom = 30;
+    const W = 560, H = 270, left = 36, right = 44;
+    const upper = { top: 14, bottom: 150 }, lower = { top: 172, bottom: 242 };
     const points = facts.curve;
-    const scores = points.flatMap((p) => [p.reward, p.gold]);
-    const low = Math.min(0, ...scores), high = Math.max(...scores) * 1.08, most = Math.max(...points.map((p) => p.kl)) * 1.08;
     const x = (share) => left + share * (W - left - right);
-    const y = (value) => H - bottom - ((value - low) / (high - low)) * (H - top - bottom);
-    const yKL = (value) => H - bottom - (value / most) * (H - top - bottom);
-    const line = (kind, at) => svg("polyline", { class: `rlhf-curve rlhf-curve-${kind}`, points: points.map(at).join(" ") });
+    const scale = ({ top, bottom }, values) => {
+      const low = Math.min(0, ...values), high = Math.max(...values) * 1.08;
+      return (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
+    };
+    const y = scale(upper, points.flatMap((p) => [p.reward, p.gold]));
+    const yKL = scale(lower, points.map((p) => p.kl));
+    const line = (key, at) => svg("polyline", { class: `rlhf-curve rlhf-curve-${key}`, points: points.map((p) => `${x(p.share)},${at(p[key])}`).join(" ") });
     const label = (text, px, py, kind, anchor = "start") => svg("text", { x: px, y: py, class: `rlhf-label-${kind}`, "text-anchor": anchor }, text);
-    const mark = svg("line", { class: "rlhf-mark", y1: top, y2: H - bottom });
+    const mark = svg("line", { class: "rlhf-mark", y1: upper.top, y2: lower.bottom });
     const last = points.at(-1);
+    const axis = (at) => [svg("line", { class: "rlhf-axis", x1: left, x2: W - right, y1: at, y2: at }), label("0", left - 6, at + 4, "axis", "end")];
     const drawing = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": told() },
-      svg("line", { class: "rlhf-axis", x1: left, x2: W - right, y1: y(0), y2: y(0) }),
-      line("reward", (p) => `${x(p.share)},${y(p.reward)}`),
-      line("gold", (p) => `${x(p.share)},${y(p.gold)}`),
-      line("kl", (p) => `${x(p.share)},${yKL(p.kl)}`),
-      mark,
-      label("reward", x(0.72), y(points[7].reward) - 8, "reward", "end"),
-      label("gold score", x(0.9), y(points[9].gold) + 16, "gold", "middle"),
-      label("KL", x(0.6), yKL(points[6].kl) + 16, "kl"),
-      label(fixed(last.reward, 1), x(1) + 4, y(last.reward) + 4, "reward"),
-      label(fixed(last.gold, 1), x(1) + 4, y(last.gold) + 4, "gold"),
-      label(fixed(last.kl, 1), x(1) + 4, yKL(last.kl) + 4, "kl"),
-      label("SFT, λ = 0", x(0), H - 8, "axis"), label("PPO, λ = 1", x(1), H - 8, "axis", "end"),
-      label("0", left - 6, y(0) + 4, "axis", "end"));
+      ...axis(y(0)), ...axis(yKL(0)), line("reward", y), line("gold", y), line("kl", yKL), mark,
+      label("reward", x(0.6), y(points[6].reward) - 9, "reward", "end"),
+      label("gold score", x(0.78), y(points[8].gold) + 18, "gold", "middle"),
+      label("KL, nats", x(0.45), yKL(points[5].kl) - 6, "kl", "end"),
+      label(fixed(last.reward, 1), x(1) + 5, y(last.reward) + 4, "reward"),
+      label(fixed(last.gold, 1), x(1) + 5, y(last.gold) + 4, "gold"),
+      label(fixed(last.kl, 1), x(1) + 5, yKL(last.kl) + 4, "kl"),
+      label("SFT, λ = 0", x(0), H - 8, "axis"), label("PPO, λ = 1", x(1), H - 8, "axis", "end"));
     return { drawing, place: (share) => { mark.setAttribute("x1", x(share)); mark.setAttribute("x2", x(share)); } };
   }
 
