@@ -30,6 +30,12 @@ class Repository:
         """The address of its page."""
         return f"https://github.com/{self.name}"
 
+    @property
+    def site(self) -> str:
+        """The address of the site that its workflow publishes, with a slash at the end."""
+        owner, _, name = self.name.partition("/")
+        return f"https://{owner.lower()}.github.io/" + ("" if name.lower() == f"{owner}.github.io".lower() else f"{name}/")
+
 
 def parse_remote(url: str) -> str | None:
     """Owner and name from the address of a git remote; ``None`` unless it is on GitHub."""
