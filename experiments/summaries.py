@@ -2,8 +2,10 @@
 
 The task ``summaries``, whole chains, three seeds. Annotators see the gold judge's score through noise; a row's weight
 says how much of that score is faithfulness, the rest being coverage. All weights of a seed share the SFT model and the
-pairs, so that only the choices differ. Each policy is measured on 1024 samples for held-out reports, by the criteria
-themselves and not by any weighted sum.
+pairs, so that only the choices differ. One more policy of each seed has a reward model that was trained on the task's
+own choices at four times the rate, which breaks what the model copies with. Each policy is measured on 1024 samples for
+held-out reports, by the criteria themselves and not by any weighted sum. Of each reward model the row tells as well
+how much of the copying is left with which it began.
 
 Run by ``make experiments``; ``python experiments/summaries.py --show`` prints the table again.
 """
@@ -11,7 +13,9 @@ Run by ``make experiments``; ``python experiments/summaries.py --show`` prints t
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
+import itertools
 import statistics
 from collections import defaultdict
 from dataclasses import replace
@@ -24,27 +28,31 @@ from rlhf_utils.algorithms import default_config
 from rlhf_utils.evaluation import evaluation_prompts, sequence_kl
 from rlhf_utils.experiments import Experiment, Row
 from rlhf_utils.generation import sample_texts
-from rlhf_utils.pipeline import Chain, load_chain
+from rlhf_utils.pipeline import Chain, Settings, load_chain
 from rlhf_utils.preferences import annotate, ranked_by_judge
 from rlhf_utils.reward import pair_accuracy
-from rlhf_utils.tasks.summaries import SEPARATOR, GoldJudge
+from rlhf_utils.tasks.summaries import SEPARATOR, GoldJudge, reports
 
 SEEDS = 3
 WEIGHTS = (0.5, 1.0, 0.0)  # of faithfulness; the first is the task's own
+RATES = (1, 4)  # the reward model's learning rate, in units of the task's own
 SAMPLES = 1024
 BATCH = 256
+LOOKUPS, LOOKUP_SEED = 256, 77
 
 
 def all_rows() -> list[Row]:
-    """SFT, PPO and GRPO with the task's annotators; PPO with annotators who look at one criterion alone."""
-    own = [{"seed": seed, "weight": 0.5, "policy": name} for seed in range(SEEDS) for name in ("sft", "ppo", "grpo")]
-    return own + [{"seed": seed, "weight": w, "policy": "ppo"} for seed in range(SEEDS) for w in WEIGHTS[1:]]
+    """SFT, PPO and GRPO with the task's annotators; PPO with those who look at one criterion, and with a high rate."""
+    kinds = [(0.5, name, 1) for name in ("sft", "ppo", "grpo")] + [(w, "ppo", 1) for w in WEIGHTS[1:]]
+    kinds.append((0.5, "ppo", RATES[1]))
+    names = ("weight", "policy", "rate")
+    return [{"seed": seed} | dict(zip(names, kind, strict=True)) for seed in range(SEEDS) for kind in kinds]
 
 
 @functools.cache
-def prepared(seed: int, weight: float) -> Chain:
-    """The chain of a seed with annotators of a weight; only their choices differ from the task's own chain."""
-    chain = load_chain("summaries", seed)
+def prepared(seed: int, weight: float, rate: int) -> Chain:
+    """The chain of a seed with annotators of a weight and a reward model's rate; the rest is the task's own chain."""
+    chain = load_chain("summaries", seed, lambda settings: with_rate(settings, rate))
     chain.threads = 1
     if weight == WEIGHTS[0]:
         return chain
@@ -52,6 +60,12 @@ def prepared(seed: int, weight: float) -> Chain:
     task = replace(chain.task, judge=GoldJudge(weight))
     records = annotate(pairs, task, chain.settings.preferences, seed)
     return Chain(chain.task, chain.settings, chain.root, str(chain.device), 1, records)
+
+
+def with_rate(settings: Settings, rate: int) -> Settings:
+    """The settings with so many times the reward model's learning rate."""
+    reward = settings.reward
+    return replace(settings, reward=replace(reward, learning_rate=rate * reward.learning_rate))
 
 
 def measure(model: PreTrainedModel, chain: Chain, seed: int) -> Row:
@@ -78,9 +92,26 @@ def measure(model: PreTrainedModel, chain: Chain, seed: int) -> Row:
     return found
 
 
+def lookup(trunk: PreTrainedModel, chain: Chain) -> float:
+    """How much of its attention the head that copies gives to the right place, as a mean over reports.
+
+    It is the first head of the second layer. Behind the name of a person, with which the summary begins, it should look
+    at the word behind that name in the report.
+    """
+    trunk, found = copy.deepcopy(trunk), []
+    trunk.set_attn_implementation("eager")  # the only one that tells where it looked
+    for report in itertools.islice(reports(LOOKUP_SEED, validation=True), LOOKUPS):
+        words = f"{report.prompt} {report.facts[0].claim[0]}".split()
+        ids = torch.tensor(chain.task.tokenizer([" ".join(words)])["input_ids"])
+        with torch.no_grad():
+            attention = trunk(ids, output_attentions=True).attentions[1][0, 0]
+        found.append(attention[-1, words.index(words[-1]) + 1].item())
+    return statistics.fmean(found)
+
+
 def compute(row: Row) -> Row:
     """Train one policy, unless it is the SFT model, and measure it."""
-    chain = prepared(row["seed"], row["weight"])
+    chain = prepared(row["seed"], row["weight"], row["rate"])
     if row["policy"] == "sft":
         model = chain.sft_model
     else:
@@ -89,13 +120,15 @@ def compute(row: Row) -> Row:
     own = replace(chain.task, judge=GoldJudge(row["weight"]))
     ranked = ranked_by_judge(held_out_pairs(row["seed"]), own)
     result["pair_accuracy"] = pair_accuracy(chain.reward_model, chain.task.tokenizer, ranked)
+    result["lookup"] = lookup(chain.reward_model.trunk, chain)
+    result["lookup_sft"] = lookup(chain.sft_model.base_model, chain)
     return result
 
 
 def held_out_pairs(seed: int) -> list[tuple[str, str, str]]:
     """The chain's held-out pairs, split into prompt and responses again."""
     found = []
-    for better, worse in prepared(seed, WEIGHTS[0]).held_out_pairs:
+    for better, worse in prepared(seed, WEIGHTS[0], RATES[0]).held_out_pairs:
         cut = better.index(SEPARATOR) + len(SEPARATOR)
         found.append((better[:cut], better[cut:], worse[cut:]))
     return found
@@ -107,15 +140,15 @@ EXPERIMENT = Experiment("summaries", all_rows(), compute, MODULES)
 
 def table(rows: list[Row]) -> str:
     """Means and deviations over the seeds."""
-    groups: dict[tuple[str, float], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, float, int], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row["policy"], row["weight"]].append(row)
-    names = ("faithfulness", "coverage", "score", "perfect", "repetition", "words", "kl", "pair_accuracy")
-    lines = [f"| policy | weight | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
-    for (policy, weight), found in groups.items():
+        groups[row["policy"], row["weight"], row["rate"]].append(row)
+    names = ("faithfulness", "coverage", "score", "perfect", "repetition", "words", "kl", "pair_accuracy", "lookup")
+    lines = [f"| policy | weight | rate | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
+    for (policy, weight, rate), found in groups.items():
         columns = ([r[name] for r in found] for name in names)
         cells = (f"{statistics.mean(c):.3f} ± {statistics.stdev(c):.3f}" for c in columns)
-        lines.append(f"| {policy} | {weight} | {' | '.join(cells)} |")
+        lines.append(f"| {policy} | {weight} | {rate} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
