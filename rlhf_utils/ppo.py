@@ -64,8 +64,8 @@ class PPOConfig:
     missing_eos_penalty: float = 1.0  #: subtracted from the score of a response that ran into the length cap
     temperature: float = 1.0  #: in sampling and in scoring
     score_samples: int = 512  #: samples of the SFT policy that fix the score's mean and deviation
-    #: Where the values come from: a head on the policy's own states; or, at twice the cost of an update, a model of its
-    #: own that starts as the SFT model ("separate") or as the reward model ("reward", as in InstructGPT).
+    #: Where the values come from: a head on the policy's own states; or, at 1.6 times the cost of an update, a model of
+    #: its own that starts as the SFT model ("separate") or as the reward model ("reward", as in InstructGPT).
     value_model: Literal["shared", "separate", "reward"] = "shared"
     seed: int = 0  #: of all that is drawn at random
 

@@ -204,7 +204,10 @@ def _bind_marks(doctree: nodes.document) -> None:
         behind = node.next_node(descend=False, siblings=True)
         if isinstance(behind, nodes.Text) and (marks := _MARKS.match(behind)):
             node["behind"] = marks[0]
-            behind.parent.replace(behind, nodes.Text(behind[marks.end() :]))
+            parent = behind.parent
+            # By identity: `replace` would take the first text that reads the same, such as another full stop.
+            place = next(i for i, child in enumerate(parent) if child is behind)
+            parent[place] = nodes.Text(behind[marks.end() :])
 
 
 def _prepare_page(app: Sphinx, doctree: nodes.document, *_: object) -> None:

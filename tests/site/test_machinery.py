@@ -7,6 +7,8 @@ import subprocess
 
 import plotly.graph_objects as go
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 
 from rlhf_utils import plotting
 from rlhf_utils.book import checks, execution, figures, mathematics, repository, sources
@@ -210,3 +212,15 @@ def test_a_readers_own_records_make_the_lessons_run_again(tmp_path, monkeypatch)
         path.write_text(f'{{"pair_id": "{path.name}"}}')
         seen.add((execution.execution_hash(tmp_path), sources.stamp(tmp_path)))
     assert len({one for one, _ in seen}) == len({one for _, one in seen}) == 3
+
+
+def test_a_mark_behind_a_formula_takes_no_other_text_that_reads_the_same():
+    """A full stop behind a link and one behind a formula: only the second goes with the formula."""
+    link = nodes.reference("", "chapter 2", refuri="x")
+    formula = nodes.math("", "x")
+    paragraph = nodes.paragraph("", "", link, nodes.Text("."), formula, nodes.Text("."))
+    document = new_document("page")
+    document += paragraph
+    mathematics._bind_marks(document)
+    assert [str(child) for child in paragraph if isinstance(child, nodes.Text)] == [".", ""]
+    assert formula["behind"] == "."
