@@ -109,8 +109,8 @@ def test_judgements_survive_the_page_and_can_be_taken_back(page):
     assert "3 of 60 pairs judged" in page.locator(".rlhf-numbers").inner_text()
     page.get_by_role("button", name="Undo").click()
     assert records(page) == before[:2]
-    shown = page.locator(".rlhf-choice").all_inner_texts()
-    assert [text.removeprefix("… ") for text in shown] == [before[2][key].strip() for key in ("response_a", "response_b")]
+    shown = [text.removeprefix("… ") for text in page.locator(".rlhf-choice").all_inner_texts()]
+    assert shown == [before[2][key].strip() for key in ("response_a", "response_b")]
     page.get_by_role("button", name="Skip").click()
     assert records(page) == before[:2]
     page.on("dialog", lambda dialog: dialog.accept())

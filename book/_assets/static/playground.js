@@ -8,6 +8,7 @@
   const vocabulary = new rlhf.Vocabulary(facts.words, facts.special);
   const TOP = 8; // words in the table of what may come next
   const BATCH = 24; // responses behind the averages for one opening
+  const BEAT = 70; // milliseconds between two tokens of a text that writes itself
 
   // ---- small helpers ----
 
@@ -29,7 +30,8 @@
 
   const fixed = (value, digits = 2) => (Object.is(Math.round(value * 10 ** digits), -0) ? 0 : value).toFixed(digits).replace("-", "−");
   const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
-  const pause = () => new Promise((resolve) => setTimeout(resolve));
+  const pause = (milliseconds = 0) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+  const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
   const scaled = (raw) => (raw - facts.scale.mean) / facts.scale.std;
   const name = (token) => (token === vocabulary.eos ? "end of text" : facts.words[token]);
 
@@ -187,7 +189,8 @@
   }
 
   function open(root, [sft, ppo, reader], say) {
-    let seed = 1, draft = null, at = 0, batch = 0;
+    let seed = 1, draft = null, at = 0;
+    let batch = 0, writing = 0; // what runs in the background stops when its number is no longer the last
     let roll = rlhf.dice(seed);
 
     const opening = element("input", { type: "text", value: facts.openings[0], list: "rlhf-openings", autocomplete: "off", spellcheck: "false", maxlength: 300 });
@@ -202,9 +205,9 @@
     const { drawing, place } = curves();
     const share = () => slider.valueAsNumber;
 
-    const step = button("Next token", () => advance(1));
-    const whole = button("Write to the end", () => advance(Infinity), { class: "rlhf-button rlhf-main" });
-    const again = button("Throw new dice", () => { seed += 1; restart(); advance(Infinity); });
+    const step = button("Next token", () => { stop(); advance(); show(); });
+    const whole = button("Write to the end", write, { class: "rlhf-button rlhf-main" });
+    const again = button("Throw new dice", () => { seed += 1; restart(); return write(); });
     const back = button("Start over", () => restart());
     const other = button("Another opening", () => {
       at = (at + 1) % facts.openings.length;
@@ -215,6 +218,7 @@
     function restart() {
       roll = rlhf.dice(seed);
       batch += 1;
+      stop();
       mean.textContent = "";
       const words = vocabulary.split(opening.value);
       const most = facts.config.context - facts.limit;
@@ -230,10 +234,31 @@
       show();
     }
 
-    function advance(count) {
+    function advance() {
       if (!draft || draft.ended) restart();
-      for (let i = 0; draft && i < count && !draft.ended; i++) draft.write(share(), roll());
+      draft?.write(share(), roll());
+    }
+
+    // Token by token, slowly enough to be read; at once for those who want no motion.
+    async function write() {
+      advance();
+      const mine = stop();
+      text.ariaBusy = "true"; // a screen reader waits for the whole text
+      while (draft && !draft.ended) {
+        if (!still()) {
+          show();
+          await pause(BEAT);
+          if (mine !== writing) return;
+        }
+        draft.write(share(), roll());
+      }
+      text.ariaBusy = "false";
       show();
+    }
+
+    function stop() {
+      text.ariaBusy = "false";
+      return (writing += 1);
     }
 
     function show() {
@@ -326,7 +351,9 @@
     slider.addEventListener("input", () => {
       // The same dice: what changes is the policy alone.
       const written = draft?.steps.length ?? 0;
+      const going = text.ariaBusy === "true";
       batch += 1;
+      stop();
       if (draft && written) {
         roll = rlhf.dice(seed);
         const whole = draft.ended;
@@ -334,7 +361,8 @@
         while (!draft.ended && (whole || draft.steps.length < written)) draft.write(share(), roll());
       }
       mean.textContent = "";
-      show();
+      if (going && draft && !draft.ended) write();
+      else show();
     });
     restart();
     whole.focus({ preventScroll: true });
