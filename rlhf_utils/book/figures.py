@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from docutils import nodes
 from sphinx.util import logging
+
+from rlhf_utils.book import vendor
 
 if TYPE_CHECKING:
     from myst_nb.core.render import MimeData, NbElementRenderer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 MIMETYPE = "application/vnd.plotly.v1+json"
 SCRIPT = "figures.js"
 DEFAULT_HEIGHT = 380
+DIGITS = 6  # significant ones; the tables under the figures show as many
 LOGGER = logging.getLogger(__name__)
 
 
@@ -58,7 +61,7 @@ class FigureRenderer:
             )
         alts.append(alt)
         node = FigureNode(
-            figure=json.dumps({key: figure.get(key) for key in ("data", "layout", "frames") if figure.get(key)}),
+            figure=json.dumps({key: rounded(figure[key]) for key in ("data", "layout", "frames") if figure.get(key)}),
             alt=alt,
             caption=str(meta.get("caption") or ""),
             height=int(layout.get("height") or DEFAULT_HEIGHT),
@@ -67,6 +70,15 @@ class FigureRenderer:
         # What other formats and the search index get, which have no drawing.
         node += nodes.paragraph(text=" ".join(filter(None, (alt, node["caption"]))))
         return [node]
+
+
+def rounded(value: Any) -> Any:
+    """The value with its numbers to the digits that a reader gets to see: the others are a third of a page's size."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(below) for key, below in value.items()}
+    return [rounded(below) for below in value] if isinstance(value, list) else value
 
 
 def _alts(env: BuildEnvironment) -> dict[str, list[str]]:
@@ -136,21 +148,29 @@ def _pass(translator: nodes.NodeVisitor, node: FigureNode) -> None:
     """Other formats write the paragraph inside."""
 
 
+def _traces(doctree: nodes.document) -> set[str]:
+    """The kinds of traces in a page's figures."""
+    figures = [json.loads(node["figure"]) for node in doctree.findall(FigureNode)]
+    return {trace.get("type", "scatter") for figure in figures for trace in figure["data"]}
+
+
 def _add_script(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document) -> None:
-    if doctree is not None and next(iter(doctree.findall(FigureNode)), None) is not None:
-        app.add_js_file(SCRIPT, loading_method="defer")
+    if doctree is None or next(iter(doctree.findall(FigureNode)), None) is None:
+        return
+    script = vendor.smallest(_traces(doctree), Path(app.srcdir) / "_build" / "vendor")
+    app.rlhf_plotly.add(script)  # type: ignore[attr-defined]
+    app.add_js_file(SCRIPT, loading_method="defer", **{"data-plotly": script.name})
 
 
-def plotly_script() -> Path:
-    """The ``plotly.js`` file that the installed plotly package brings."""
-    import plotly
-
-    return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+def _begin(app: Sphinx) -> None:
+    app.rlhf_plotly = set()  # type: ignore[attr-defined]
 
 
-def static_files() -> Iterable[str]:
-    """Files that figures need in the site's ``_static`` folder, besides the book's own assets."""
-    return [str(plotly_script())]
+def _copy_plotly(app: Sphinx, exception: Exception | None) -> None:
+    """Put into the site those files of ``plotly.js`` that its pages ask for."""
+    if exception is None and app.builder.format == "html":
+        for script in app.rlhf_plotly:  # type: ignore[attr-defined]
+            shutil.copy(script, Path(app.outdir) / "_static" / script.name)
 
 
 def register(app: Sphinx) -> None:
@@ -159,4 +179,6 @@ def register(app: Sphinx) -> None:
     app.add_node(FigureNode, html=(_visit_html, None), latex=other, text=other, man=other, texinfo=other)
     app.connect("env-purge-doc", _purge)
     app.connect("env-check-consistency", _warn_of_duplicates)
+    app.connect("builder-inited", _begin)
     app.connect("html-page-context", _add_script)
+    app.connect("build-finished", _copy_plotly)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from sphinx.util import logging
 
-from rlhf_utils.book import figures
 from rlhf_utils.book.repository import Repository, find_repository
 
 if TYPE_CHECKING:
@@ -52,12 +51,14 @@ def _configure(app: Sphinx, config: Config) -> None:
     # Widgets would load require.js from another host.
     config.nb_ipywidgets_js = {}
     assets = Path(app.srcdir) / ASSETS
-    config.html_static_path = [*config.html_static_path, *figures.static_files(), str(assets / "static")]
+    config.html_static_path = [*config.html_static_path, str(assets / "static")]
     config.templates_path = [str(assets / "templates"), str(_slim_templates(app)), *config.templates_path]
+    config.html_search_scorer = str(assets / "search" / "score.js")
     config.html_favicon = str(assets / "static" / "favicon.svg")
     # The reader's system decides; the theme logs an error on every page unless that is said.
     config.html_context = {**config.html_context, "default_mode": "auto"}
     app.add_css_file("book.css", priority=900)
+    app.add_js_file("book.js", loading_method="defer")
 
 
 def _slim_templates(app: Sphinx) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import os
 import shutil
@@ -10,11 +11,15 @@ import threading
 from pathlib import Path
 
 import pytest
+import visits
 from bs4 import BeautifulSoup
 from small_books import CELL, LESSON, ROOT, copy_book, run_build
 
+from rlhf_utils.book import vendor
+
 # Another book's site can be given, such as the fixture book's while the machinery is being worked on.
 SITE = Path(os.environ.get("RLHF_SITE") or ROOT / "_build" / "html")
+AXE = "4.14.1"  # axe-core's version
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The page that only leads to the first one, and those that Sphinx makes without a text of ours.
 REDIRECT = "index.html"
@@ -45,16 +50,46 @@ def soup(site):
     return lambda name: _soup(site / name)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+# What a server of static pages sends compressed, as GitHub Pages does.
+TEXT = ("text/", "application/javascript", "application/json", "application/xml", "image/svg")
+
+
+@functools.cache
+def _compressed(path: Path, changed: float) -> bytes:
+    return gzip.compress(path.read_bytes(), 6)
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files, text compressed, over connections that stay open."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        kind = self.guess_type(str(path))
+        if not (path.is_file() and kind.startswith(TEXT) and "gzip" in self.headers.get("Accept-Encoding", "")):
+            return super().do_GET()
+        data = _compressed(path, path.stat().st_mtime)
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
     def log_message(self, *args):
         pass
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A browser that goes away in the middle of an answer is no error."""
 
 
 @pytest.fixture(scope="session")
 def address(site):
     """The address of the site on a server that runs for the tests."""
-    handler = functools.partial(_Quiet, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), functools.partial(_Handler, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -62,23 +97,46 @@ def address(site):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """A headless Chromium."""
+def chromium():
+    """The path of a browser that is installed."""
+    pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-    ]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=visits.ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """axe-core's script, from npm, or ``None`` where it can't be had."""
+    path = vendor.fetched("axe-core", AXE, "axe.min.js", ROOT / "_build" / "vendor")
+    return path and path.read_text(encoding="utf8")
+
+
+@pytest.fixture(scope="session")
+def visit(request, chromium, address, axe):
+    """Gives what was seen on a page in each mode.
+
+    The pages of all tests to come are looked at one after the other, each once, in both modes at a time.
+    """
+    items = [item for item in request.session.items if "visit" in item.fixturenames]
+    names = dict.fromkeys(item.callspec.params["name"] for item in items)
+    eyes = {mode: visits.Eye(mode, chromium) for mode in visits.MODES}
+    ahead = {name: {mode: eye.look(address, name, axe) for mode, eye in eyes.items()} for name in names}
+    yield lambda name: {mode: seen.result() for mode, seen in ahead[name].items()}
+    for eye in eyes.values():
+        eye.close()
 
 
 @pytest.fixture(scope="session")

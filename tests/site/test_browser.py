@@ -5,119 +5,79 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import SITE, page_names
+from conftest import REDIRECT, SITE, page_names
+from visits import AXE, DESK, MODES, OPEN_ALL, PHONE, WALK, watch
 
 pytestmark = pytest.mark.browser
-PHONE = {"width": 390, "height": 844}
-DESK = {"width": 1280, "height": 900}
-# What the page's figures hold in their JSON, and what plotly has drawn of it.
-COUNT_TRACES = """() => [...document.querySelectorAll('.rlhf-figure')].map(figure => {
-  const box = figure.querySelector('.rlhf-plot');
-  const told = JSON.parse(figure.querySelector('script').textContent).data.length;
-  return {id: figure.id, told, drawn: box.data?.length ?? 0, full: box._fullData?.length ?? 0,
-          painted: box.querySelectorAll('.main-svg, canvas').length};
-})"""
-
-# Punctuation that stands on another line than the formula before it.
-ASTRAY = """() => [...document.querySelectorAll('article .math-inline')].filter(formula => {
-  const text = formula.nextSibling;
-  if (text?.nodeType !== Node.TEXT_NODE) return false;
-  const mark = text.data.search(/[.,;:!?)]/);
-  if (mark < 0 || /\\w|\\s/.test(text.data.slice(0, mark))) return false;
-  const place = document.createRange();
-  place.setStart(text, mark); place.setEnd(text, mark + 1);
-  const box = place.getBoundingClientRect();
-  return box.width > 0 && box.left < formula.getBoundingClientRect().left;
-}).map(formula => formula.textContent.slice(0, 40))"""
-
-
-@pytest.fixture(params=["light", "dark"])
-def visit(request, browser, address):
-    """Opens pages and collects what goes wrong in them."""
-    context = browser.new_context(viewport=DESK, color_scheme=request.param, reduced_motion="reduce")
-    page = context.new_page()
-    page.troubles = []
-    page.on("pageerror", lambda error: page.troubles.append(f"exception: {error}"))
-    page.on("console", lambda m: page.troubles.append(f"console: {m.text}") if m.type == "error" else None)
-    page.on("request", lambda r: _note_foreign(page, r.url, address))
-    page.on("response", lambda r: page.troubles.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
-    page.scheme = request.param
-
-    def open_page(name: str):
-        page.goto(address + name)
-        page.evaluate("document.querySelectorAll('details:not(.rlhf-data)').forEach(d => d.open = true)")
-        page.evaluate("document.querySelectorAll('.toggle-hidden .toggle-button').forEach(b => b.click())")
-        return page
-
-    yield open_page
-    context.close()
-
-
-def _note_foreign(page, url: str, address: str) -> None:
-    if not url.startswith((address, "data:", "blob:")):
-        page.troubles.append(f"request to another host: {url}")
-
-
-def _draw_all(page) -> None:
-    for figure in page.query_selector_all(".rlhf-figure"):
-        figure.scroll_into_view_if_needed()
-        page.wait_for_function(
-            "f => f.querySelector('.rlhf-plot').dataset.state === 'drawn'", arg=figure, timeout=20000
-        )
 
 
 @pytest.mark.parametrize("name", page_names())
-def test_page(name, visit, site):
-    page = visit(name)
-    assert page.evaluate("document.documentElement.dataset.theme") == page.scheme
-    _draw_all(page)
-    for count in page.evaluate(COUNT_TRACES):
-        assert count["told"] == count["drawn"] == count["full"] > 0, count
-        assert count["painted"] > 0, count
-    page.set_viewport_size(PHONE)
-    page.wait_for_timeout(250)  # figures are drawn anew a little after the last change of width
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, f"the page is {wide} px wider than a phone"
-    assert page.evaluate(ASTRAY) == []
+def test_page(name, visit):
+    """Figures, formulas, drawings and tables are there, nothing moves or juts out, nothing fails or leaves the site."""
+    problems = [f"{mode}: {problem}" for mode, seen in visit(name).items() for problem in seen.problems]
+    assert problems == []
+
+
+@pytest.mark.parametrize("name", page_names())
+def test_page_has_no_barriers(name, visit, axe):
+    if axe is None:
+        pytest.skip("no axe-core: npm isn't there or reaches no registry")
+    barriers = [f"{mode}: {barrier}" for mode, seen in visit(name).items() for barrier in seen.barriers]
+    assert barriers == []
+
+
+@pytest.fixture(params=MODES)
+def open_page(request, browser, address):
+    """Opens pages and collects what goes wrong in them."""
+    context = browser.new_context(viewport=DESK, color_scheme=request.param, reduced_motion="reduce")
+    page = context.new_page()
+    page.troubles = watch(page, address)
+    page.scheme = request.param
+
+    def go(name: str):
+        page.goto(address + name)
+        page.evaluate(OPEN_ALL)
+        page.evaluate(WALK)
+        return page
+
+    yield go
     assert page.troubles == []
+    context.close()
 
 
 def _pages_with(mark: str) -> list[str]:
-    return [name for name in page_names() if SITE.exists() and f'class="{mark}"' in (SITE / name).read_text("utf8")]
+    return [name for name in page_names() if SITE.exists() and mark in (SITE / name).read_text("utf8")]
 
 
-@pytest.mark.parametrize("name", _pages_with("rlhf-figure"))
-def test_data_of_figures(name, visit, site):
-    page = visit(name)
-    if page.scheme == "dark":
-        pytest.skip("a table is the same in both modes")
-    for figure in page.query_selector_all(".rlhf-figure"):
-        figure.query_selector("summary").click()
-        figure.wait_for_selector("tbody tr")
-        rows = figure.query_selector_all("tbody tr")
-        assert 0 < len(rows) <= 1000
-        cells = [cell.inner_text() for row in rows[:50] for cell in row.query_selector_all("td")]
-        assert any(any(letter.isdigit() for letter in cell) for cell in cells)
+FIGURES = _pages_with('class="rlhf-figure"')
+SLIDERS = [name for name in FIGURES if '"sliders": [' in (SITE / name).read_text("utf8")]
+QUIZZES = _pages_with('class="rlhf-quiz"')
+FIRST = page_names()[0]
+
+
+@pytest.mark.parametrize("name", FIGURES[:1])
+def test_a_table_opens_by_key_and_can_be_downloaded(name, open_page, axe):
+    page = open_page(name)
+    figure = page.locator(".rlhf-figure").first
+    figure.locator("summary").focus()
+    page.keyboard.press("Enter")
+    figure.locator("tbody tr").first.wait_for()
+    if axe is not None:
+        page.evaluate(axe)
+        assert page.evaluate(AXE) == []
     with page.expect_download() as download:
-        page.query_selector(".rlhf-note button").click()
+        figure.locator(".rlhf-note button").press("Enter")
     assert download.value.suggested_filename.endswith(".csv")
-    assert page.troubles == []
 
 
-@pytest.mark.parametrize("name", _pages_with("rlhf-figure")[:1])
-def test_figures_follow_the_theme(name, visit, site):
-    page = visit(name)
-    _draw_all(page)
+@pytest.mark.parametrize("name", FIGURES[:1])
+def test_figures_follow_the_theme(name, open_page):
+    page = open_page(name)
     colour = "document.querySelector('.rlhf-plot')._fullLayout.font.color"
     before = page.evaluate(colour)
     other = "light" if page.scheme == "dark" else "dark"
     page.evaluate(f"document.documentElement.dataset.theme = '{other}'")
     page.wait_for_function(f"{colour} !== '{before}'")
-    assert page.troubles == []
-
-
-def _pages_with_sliders() -> list[str]:
-    return [name for name in _pages_with("rlhf-figure") if '"sliders": [' in (SITE / name).read_text("utf8")]
 
 
 # What the figure above the first range input draws.
@@ -125,66 +85,108 @@ DRAWN = """() => JSON.stringify(document.querySelector('.rlhf-sliders').previous
   .map(trace => [trace.x, trace.y, trace.z]))"""
 
 
-@pytest.mark.parametrize("name", _pages_with_sliders())
-def test_sliders_work_by_key_and_survive_a_change_of_the_theme(name, visit, site):
-    page = visit(name)
-    _draw_all(page)
+@pytest.mark.parametrize("name", SLIDERS)
+def test_sliders_work_by_key_and_survive_a_change_of_the_theme(name, open_page):
+    page = open_page(name)
     slider = page.query_selector(".rlhf-sliders input")
     told, before = slider.get_attribute("aria-valuetext"), page.evaluate(DRAWN)
     slider.focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_function(f"({DRAWN})() !== {json.dumps(before)}")
     assert slider.get_attribute("aria-valuetext") != told
-    moved = page.evaluate(DRAWN)
+    moved, colour = page.evaluate(DRAWN), "document.querySelector('.rlhf-plot')._fullLayout.font.color"
+    shown = page.evaluate(colour)
     other = "light" if page.scheme == "dark" else "dark"
     page.evaluate(f"document.documentElement.dataset.theme = '{other}'")
-    page.wait_for_timeout(400)
+    page.wait_for_function(f"{colour} !== '{shown}'")
     assert page.evaluate(DRAWN) == moved
-    assert page.troubles == []
 
 
-def test_search_finds_a_word_of_the_first_page(visit, site, soup):
-    word = max(soup(page_names()[0]).find("article").h1.get_text().split(), key=len).strip("#.,:")
-    page = visit(f"search.html?q={word}")
-    page.wait_for_selector("#search-results li a")
-    assert page.troubles == []
+# What moves by itself: the page when it scrolls, running animations, and the figures' transitions.
+MOTION = """() => [
+  getComputedStyle(document.documentElement).scrollBehavior === 'smooth' ? 'the page scrolls slowly' : '',
+  ...document.getAnimations().filter(it => it.playState === 'running' && it.effect.getComputedTiming().duration > 1)
+    .map(it => it.animationName ?? it.transitionProperty),
+  ...[...document.querySelectorAll('.rlhf-plot')].filter(box => box.layout?.transition?.duration).map(box => box.id),
+].filter(Boolean)"""
 
 
-# Boxes of a drawing's lines of text, in pixels relative to the drawing, and the size of their letters.
-TEXT_BOXES = """() => [...document.querySelectorAll('.rlhf-drawing')].map(drawing => {
-  const frame = drawing.getBoundingClientRect(), scale = frame.width / drawing.viewBox.baseVal.width;
-  return {label: drawing.getAttribute('aria-label'), width: frame.width, height: frame.height,
-          texts: [...drawing.querySelectorAll('text')].map(text => {
-    const box = text.getBoundingClientRect();
-    return {says: text.textContent, left: box.left - frame.left, right: box.right - frame.left,
-            top: box.top - frame.top, bottom: box.bottom - frame.top,
-            size: parseFloat(getComputedStyle(text).fontSize) * scale};
-  })};
-})"""
+@pytest.mark.parametrize("name", (SLIDERS or FIGURES)[:1])
+def test_nothing_moves_for_a_reader_who_wants_none(name, open_page):
+    assert open_page(name).evaluate(MOTION) == []
 
 
-def _overlap(one, other):
-    """Whether two lines of text cover one another by more than the empty rim of their boxes."""
-    wide = min(one["right"], other["right"]) - max(one["left"], other["left"])
-    high = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
-    return wide > 2 and high > 0.35 * min(one["bottom"] - one["top"], other["bottom"] - other["top"])
+# The element that has the focus, and whether one sees that it has.
+FOCUSED = """() => {
+  const element = document.activeElement, look = it => {
+    const style = getComputedStyle(it);
+    return [style.outlineStyle, style.outlineWidth, style.boxShadow, style.textDecorationLine, style.borderColor].join();
+  };
+  const box = element.getBoundingClientRect(), focused = look(element), shown = element.matches(':focus-visible');
+  element.blur();
+  const differs = focused !== look(element);
+  element.focus({focusVisible: true, preventScroll: true});
+  return {what: element.outerHTML.slice(0, 120), main: !!element.closest('main'), differs, shown,
+          seen: box.width > 0 && box.height > 0 && box.right > 0 && box.left < innerWidth};
+}"""
 
 
-@pytest.mark.parametrize("name", _pages_with("rlhf-drawing"))
-def test_drawings_can_be_read_on_a_phone(name, visit, site):
-    page = visit(name)
-    if page.scheme == "dark":
-        pytest.skip("letters have the same size in both modes")
-    page.set_viewport_size(PHONE)
-    for drawing in page.evaluate(TEXT_BOXES):
-        texts = drawing["texts"]
-        small = [t["says"] for t in texts if t["size"] < 9]
-        cut = [t["says"] for t in texts if t["left"] < -1 or t["right"] > drawing["width"] + 1 or t["top"] < -2]
-        covered = [(a["says"], b["says"]) for i, a in enumerate(texts) for b in texts[i + 1 :] if _overlap(a, b)]
-        assert (small, cut, covered) == ([], [], []), drawing["label"]
+@pytest.mark.parametrize("name", [FIRST, *FIGURES[:1]])
+def test_focus_can_be_seen_and_skips_to_the_text(name, open_page):
+    page = open_page(name)
+    page.keyboard.press("Tab")
+    assert "#main-content" in page.evaluate("document.activeElement.outerHTML")
+    assert page.evaluate(FOCUSED)["seen"]
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    stops = [page.evaluate(FOCUSED)]
+    assert stops[0]["main"]
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate(FOCUSED))
+    assert [stop for stop in stops if not (stop["differs"] and stop["seen"])] == []
 
 
-@pytest.mark.parametrize("name", _pages_with("rlhf-quiz")[:1])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_search_and_contents_open_without_barriers(size, open_page, axe):
+    page = open_page(FIRST)
+    page.set_viewport_size(size)
+    page.keyboard.press("Control+K")
+    page.locator("#pst-search-dialog input").wait_for()
+    assert page.evaluate("document.activeElement.type") == "search"
+    if axe is not None:
+        page.evaluate(axe)
+        assert page.evaluate(AXE) == []
+    page.keyboard.press("Escape")
+    if size is PHONE:
+        page.locator(".primary-toggle").press("Enter")
+        page.locator("#pst-primary-sidebar-modal .navbar-brand").wait_for()
+        assert axe is None or page.evaluate(AXE) == []
+
+
+CHAPTERS = [name for name in page_names() if name.startswith(("book/0", "book/1", "book/2"))]
+
+
+def test_search_finds_a_chapter_by_its_title(browser, address, site, soup):
+    context = browser.new_context()
+    page = context.new_page()
+    troubles, found = watch(page, address), {}
+    for name in CHAPTERS or page_names()[:1]:
+        title = soup(name).find("article").h1.get_text().strip("# \n")
+        page.goto(f"{address}search.html?q={title.split('. ', 1)[-1]}")
+        page.wait_for_function("document.querySelector('#search-results li a')")
+        found[name] = page.evaluate("document.querySelector('#search-results li a').href").partition("?")[0]
+    context.close()
+    assert {name: at for name, at in found.items() if at != address + name} == {}
+    assert troubles == []
+
+
+def test_the_search_index_is_on_the_search_page_alone(site, soup):
+    asks = [name for name in page_names() if "searchindex.js" in (site / name).read_text("utf8")]
+    assert [name for name in asks if name != REDIRECT] == ["search.html"]
+
+
+@pytest.mark.parametrize("name", QUIZZES[:1])
 def test_a_quiz_works_by_keyboard_and_without_scripts(name, browser, address, site):
     context = browser.new_context(viewport=PHONE, java_script_enabled=False)
     page = context.new_page()

@@ -1,12 +1,13 @@
 // Draws the figures of a page when they come into view, keeps them in the colours of the theme, and shows their data.
 //
 // A figure in the page is <figure class="rlhf-figure"> with a box of fixed height, its plotly JSON in a script element,
-// a caption and a <details> for the table. plotly.js lies beside this file and is fetched with the first figure.
+// a caption and a <details> for the table. plotly.js lies beside this file, is named in its
+// script element, and is fetched with the first figure.
 // Sliders of a figure become range inputs below it, which work by key, by finger and with a screen reader.
 "use strict";
 
 (() => {
-  const PLOTLY = new URL("plotly.min.js", document.currentScript.src).href;
+  const PLOTLY = new URL(document.currentScript.dataset.plotly, document.currentScript.src).href;
   const MAX_ROWS = 1000;
   const NARROW = 560;
   // A figure's columns, in the order in which the table shows them.
