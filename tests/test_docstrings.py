@@ -42,5 +42,6 @@ def test_each_argument_of_an_algorithm_is_described(module):
 
 
 def test_an_argument_that_is_not_mentioned_is_found():
-    text = '''class A:\n    def f(self, x, *y, z=0, **more):\n        """Of x; z isn't zip."""\n    def _g(self, w): ...\n'''
+    function = 'def f(self, x, *y, z=0, **more): "Of x; z is no zip."'
+    text = f"class A:\n    {function}\n    def _g(self, w): ..."
     assert {name: untold(node) for name, node in functions(ast.parse(text).body)} == {"A.f": ["y", "more"]}
