@@ -199,7 +199,16 @@ def kept_rows(scores: Tensor, n: int, keep: Literal["best", "share"]) -> Tensor:
 
 
 def imitation_loss(model: PreTrainedModel, samples: Samples, temperature: float = 1.0) -> Tensor:
-    r"""Cross-entropy of the responses' tokens, :math:`-\frac{1}{\sum m}\sum_{i,t} m_{i,t} \log\pi(y_{i,t})`, nats."""
+    r"""Cross-entropy of the responses' tokens, :math:`-\frac{1}{\sum m}\sum_{i,t} m_{i,t} \log\pi(y_{i,t})`, nats.
+
+    Args:
+        model: the language model that learns.
+        samples: prompts and the responses to imitate; the prompts don't count.
+        temperature: by which logits are divided, that of sampling.
+
+    Returns:
+        A scalar with gradient.
+    """
     logprobs = response_logprobs(
         model, samples.input_ids, samples.attention_mask, samples.response_length, temperature
     )  # fmt: skip

@@ -239,6 +239,13 @@ def score_samples(
 ) -> Experience:
     """Log-probabilities of samples under the policy and the reference, by the update's own function.
 
+    Args:
+        policy: the language model that wrote the samples.
+        ref_model: the SFT model, frozen; another object than the policy.
+        samples: B of them, the responses to one prompt side by side.
+        scores: (B,), with the missing-EOS penalty.
+        config: gives the temperature and the rows at a time.
+
     Raises:
         ValueError: the reference is the policy itself, so the KL penalty would always be 0.
     """
@@ -258,6 +265,10 @@ def advantages_of(experience: Experience, config: CriticFreeConfig) -> Tensor:
 
     With the KL in the reward it is :math:`r_i - \beta \sum_t k_1` that is compared, whose gradient is that of the
     objective itself.
+
+    Args:
+        experience: the scored batch of B responses.
+        config: gives β, where the KL term stands, the size of a group and the baseline.
     """
     scores = experience.scores
     if config.kl_term == "reward":
@@ -267,7 +278,12 @@ def advantages_of(experience: Experience, config: CriticFreeConfig) -> Tensor:
 
 
 def informative(scores: Tensor, group_size: int) -> Tensor:
-    """Rows whose group has more than one score, (N,) indices: all others have no gradient from the reward."""
+    """Rows whose group has more than one score, (N,) indices: all others have no gradient from the reward.
+
+    Args:
+        scores: (B,), the responses to one prompt side by side.
+        group_size: G, responses to a prompt.
+    """
     groups = scores.view(-1, group_size)
     differs = (groups != groups[:, :1]).any(-1)
     return differs.repeat_interleave(group_size).nonzero().squeeze(-1)
@@ -342,7 +358,16 @@ def update_policy(
 
 
 def experience_metrics(experience: Experience, group_size: int) -> dict[str, float]:
-    """What a batch tells before it is learnt from; ``uniform_groups`` is the share whose scores are all the same."""
+    """What a batch tells before it is learnt from; ``uniform_groups`` is the share whose scores are all the same.
+
+    Args:
+        experience: the scored batch.
+        group_size: G, responses to a prompt.
+
+    Returns:
+        Means over responses (``score``; ``kl``, nats a response; ``length``, tokens; ``ended``, a share),
+        ``group_deviation``, the mean deviation of the scores within a group, and ``uniform_groups``.
+    """
     samples = experience.samples
     mask = samples.response_mask.bool()
     kl = kl_k1(experience.old_logprobs, experience.ref_logprobs).masked_fill(~mask, 0.0).sum(-1)

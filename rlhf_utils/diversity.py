@@ -9,6 +9,10 @@ from collections.abc import Sequence
 def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     """The runs of n words of a text, in order.
 
+    Args:
+        text: words with spaces between them.
+        n: length of a run.
+
     Raises:
         ValueError: n is below 1.
     """
@@ -21,6 +25,9 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 def distinct_share(texts: Sequence[str]) -> float:
     """Share of the texts that are left when duplicates are removed. It falls as the number of texts grows.
 
+    Args:
+        texts: one or more.
+
     Raises:
         ValueError: there is no text.
     """
@@ -31,6 +38,10 @@ def distinct_share(texts: Sequence[str]) -> float:
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
     """Distinct n-grams over all n-grams (Li et al. 2016, arXiv 1510.03055). It falls as the number of texts grows.
+
+    Args:
+        texts: those shorter than n words count for nothing.
+        n: length of a run, in words.
 
     Raises:
         ValueError: no text has n words.
@@ -48,6 +59,10 @@ def self_overlap(texts: Sequence[str], n: int) -> float:
 
     with :math:`G_i` the set of n-grams of text i. 0: no two texts share one; 1: all say the same. Being a mean over
     pairs, it doesn't depend on the number of texts, as :func:`distinct_n` does. Texts without n words are left out.
+
+    Args:
+        texts: two or more with n words.
+        n: length of a run, in words.
 
     Raises:
         ValueError: fewer than two texts have n words.

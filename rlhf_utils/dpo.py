@@ -75,6 +75,14 @@ def encode_pairs(
 ) -> list[PairRows]:
     """Token ids of pairs; a response has EOS behind it unless it was cut to what its prompt leaves of ``max_tokens``.
 
+    Args:
+        tokenizer: with distinct PAD and EOS.
+        pairs: rows with ``prompt``, ``chosen`` and ``rejected``.
+        max_tokens: of prompt and response together.
+
+    Returns:
+        For each pair the ids of prompt, chosen and rejected response.
+
     Raises:
         UserError: a prompt is empty, so that nothing predicts the first token, or leaves no room for a response.
     """

@@ -73,7 +73,13 @@ def wilson_interval(share: float, number: int, z: float = 1.96) -> tuple[float, 
 
 
 def evaluation_prompts(prompts: Sequence[str], number: int, seed: int = EVALUATION_SEED) -> list[str]:
-    """Prompts for evaluation: each once in random order, then again from the start, until there are enough."""
+    """Prompts for evaluation: each once in random order, then again from the start, until there are enough.
+
+    Args:
+        prompts: to choose from.
+        number: how many to give; more than there are repeats some.
+        seed: of the order.
+    """
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     while len(order) < number:
@@ -82,7 +88,13 @@ def evaluation_prompts(prompts: Sequence[str], number: int, seed: int = EVALUATI
 
 
 def sequence_kl(policy: PreTrainedModel, ref_model: PreTrainedModel, samples: Samples) -> torch.Tensor:
-    r"""Summed k1 of each response, :math:`\sum_t \log\pi(y_t) - \log\pi_\mathrm{ref}(y_t)`, nats. Returns (B,)."""
+    r"""Summed k1 of each response, :math:`\sum_t \log\pi(y_t) - \log\pi_\mathrm{ref}(y_t)`, nats. Returns (B,).
+
+    Args:
+        policy: the model that wrote the samples.
+        ref_model: the reference, in general the SFT model.
+        samples: B responses, drawn at temperature 1.
+    """
     args = (samples.input_ids, samples.attention_mask, samples.response_length)
     with evaluating(policy, ref_model):
         k1 = kl_k1(response_logprobs(policy, *args), response_logprobs(ref_model, *args))

@@ -100,7 +100,12 @@ class Draws:
     log_ratios: Tensor
 
     def scores(self, scale: ScoreScale, config: PPOConfig) -> Tensor:
-        """Scores as PPO sees them, the penalty for a missing EOS included, (N,)."""
+        """Scores as PPO sees them, the penalty for a missing EOS included, (N,).
+
+        Args:
+            scale: mean and deviation of the raw scores under the SFT model.
+            config: gives the penalty for a missing EOS.
+        """
         return penalise_missing_eos((self.raw - scale.mean) / scale.std, self.ended, config.missing_eos_penalty)
 
     def __add__(self, other: Draws) -> Draws:
@@ -120,7 +125,20 @@ def draw(
     temperature: float = 1.0,
     batch_size: int = 512,
 ) -> Draws:
-    """Sample a policy for one prompt and note what the optimum needs."""
+    """Sample a policy for one prompt and note what the optimum needs.
+
+    Args:
+        policy: the model that writes.
+        ref_model: the SFT model; may be the policy itself, and then all log-ratios are 0.
+        tokenizer: with distinct PAD and EOS.
+        prompt: the one opening.
+        number: N, of samples.
+        reward: scores finished samples.
+        max_new_tokens: cap on a response's length.
+        generator: source of randomness.
+        temperature: of sampling; log-ratios are right at 1 alone.
+        batch_size: samples at a time.
+    """
     raw, ended, ratios = [], [], []
     for start in range(0, number, batch_size):
         prompts = [prompt] * min(batch_size, number - start)
@@ -147,6 +165,18 @@ def draw_reference(
     """Samples of the reference for each prompt, doubled until enough of them carry the estimate, or there are ``most``.
 
     They serve every policy that is held against this reference, and every β down to the one in ``config``.
+
+    Args:
+        ref_model: the SFT model.
+        tokenizer: with distinct PAD and EOS.
+        prompts: openings, one :class:`Draws` each.
+        reward: what PPO maximises.
+        scale: from :class:`~rlhf_utils.ppo.PPOResult`.
+        config: gives β, temperature and the penalty for a missing EOS.
+        max_new_tokens: cap on a response's length.
+        generator: source of randomness.
+        first: samples of a prompt to begin with.
+        most: samples of a prompt at which to stop doubling.
     """
     found = []
     for prompt in progress(prompts, "samples of the reference"):
@@ -184,13 +214,28 @@ def share_of_optimum(gaps: Sequence[PromptGap]) -> float:
 
     Numerator and denominator are means over prompts. A constant added to the reward changes neither, which is not so
     with :math:`J / J^*`.
+
+    Args:
+        gaps: from :func:`measure_gaps`, one a prompt.
+
+    Returns:
+        0 for the reference, 1 for the optimum; below 0 for a policy that is worse than the reference.
     """
     gained = sum(g.j - g.j_ref for g in gaps)
     return gained / sum(g.optimum.value - g.j_ref for g in gaps)
 
 
 def share_interval(gaps: Sequence[PromptGap], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of :func:`share_of_optimum`: prompts drawn again with replacement."""
+    """95 % interval of :func:`share_of_optimum`: prompts drawn again with replacement.
+
+    Args:
+        gaps: from :func:`measure_gaps`, one a prompt.
+        draws: of as many prompts as there are.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper end.
+    """
     table = torch.tensor([[g.j - g.j_ref, g.optimum.value - g.j_ref] for g in gaps], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(gaps), (draws, len(gaps)), generator=generator)
@@ -200,7 +245,12 @@ def share_interval(gaps: Sequence[PromptGap], draws: int = 2000, seed: int = 0) 
 
 
 def kl_from_optimum(gaps: Sequence[PromptGap], kl_coef: float) -> float:
-    r"""Mean over prompts of :math:`(J^* - J)/\beta = \mathrm{KL}(\pi\,\|\,\pi^*)`, nats a response."""
+    r"""Mean over prompts of :math:`(J^* - J)/\beta = \mathrm{KL}(\pi\,\|\,\pi^*)`, nats a response.
+
+    Args:
+        gaps: from :func:`measure_gaps`, one a prompt.
+        kl_coef: the β with which they were measured.
+    """
     return sum(g.optimum.value - g.j for g in gaps) / len(gaps) / kl_coef
 
 

@@ -168,7 +168,13 @@ def cut_reward_model(lm: PreTrainedModel, blocks: int) -> RewardModel:
 
 
 def member_scores(rewards: Sequence[Reward], scales: Sequence[ScoreScale], samples: Samples) -> Tensor:
-    """Each member's score in its own deviations under the SFT model, (members, B): so that none shouts louder."""
+    """Each member's score in its own deviations under the SFT model, (members, B): so that none shouts louder.
+
+    Args:
+        rewards: the members.
+        scales: of each member, mean and deviation of its raw scores on samples of the SFT model.
+        samples: B of them.
+    """
     return torch.stack([(reward(samples) - s.mean) / s.std for reward, s in zip(rewards, scales, strict=True)])
 
 

@@ -187,7 +187,12 @@ class FixedKL:
     kl_coef: float  #: β
 
     def update(self, kl: float, episodes: int) -> None:
-        """Nothing to do."""
+        """Nothing to do.
+
+        Args:
+            kl: of the latest batch, nats a response; not looked at.
+            episodes: responses in that batch; likewise.
+        """
 
 
 @dataclass
@@ -205,7 +210,12 @@ class AdaptiveKL:
     horizon: int = 10_000  #: episodes; the larger, the slower β moves
 
     def update(self, kl: float, episodes: int) -> None:
-        """Take the KL (nats a response) of the latest batch, and the number of its episodes."""
+        """Take the KL (nats a response) of the latest batch, and the number of its episodes.
+
+        Args:
+            kl: of the latest batch, nats a response.
+            episodes: responses in that batch.
+        """
         error = max(-0.2, min(0.2, kl / self.target - 1))
         self.kl_coef *= 1 + error * episodes / self.horizon
 
@@ -231,14 +241,24 @@ class AnnealedKL:
         self._left = self.updates
 
     def update(self, kl: float, episodes: int) -> None:
-        """One update is over."""
+        """One update is over.
+
+        Args:
+            kl: of the latest batch, nats a response; not looked at.
+            episodes: responses in that batch; likewise.
+        """
         if self._left:
             self._left -= 1
             self.kl_coef = self.kl_coef * self._factor if self._left else self.end
 
 
 def make_controller(config: PPOConfig) -> FixedKL | AdaptiveKL | AnnealedKL:
-    """What decides on the KL coefficient, as the settings say."""
+    """What decides on the KL coefficient, as the settings say.
+
+    Args:
+        config: ``kl_target`` asks for an adaptive one, ``kl_coef_start`` for one that goes from there to ``kl_coef``,
+            and neither for a fixed one.
+    """
     if config.kl_target is not None:
         return AdaptiveKL(config.kl_coef, config.kl_target)
     if config.kl_coef_start is not None:
@@ -250,6 +270,14 @@ def advantages_and_returns(rollout: Rollout, kl_coef: float, config: PPOConfig) 
     """Advantages, whitened if the settings say so, and plain returns of a batch, both (B, R).
 
     Returns are taken before whitening: they are what the value head must predict, in the reward's own unit.
+
+    Args:
+        rollout: the scored batch.
+        kl_coef: β of this update, reward that a nat of KL costs.
+        config: gives γ, λ and whether to whiten.
+
+    Returns:
+        ``advantages`` and ``returns``, 0 where the response mask is 0.
     """
     mask = rollout.response_mask
     rewards = token_rewards(rollout.scores, rollout.old_logprobs, rollout.ref_logprobs, mask, kl_coef)
@@ -258,7 +286,14 @@ def advantages_and_returns(rollout: Rollout, kl_coef: float, config: PPOConfig) 
 
 
 def minibatches(rows: int, size: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices, reshuffled at each epoch; a last incomplete minibatch is left out."""
+    """Row indices, reshuffled at each epoch; a last incomplete minibatch is left out.
+
+    Args:
+        rows: in the batch.
+        size: rows of a minibatch, at most ``rows``.
+        epochs: passes over the batch.
+        generator: shuffles.
+    """
     for _ in range(epochs):
         order = torch.randperm(rows, generator=generator)
         yield from order[: rows - rows % size].split(size)
@@ -274,6 +309,15 @@ def update_policy(
     generator: torch.Generator,
 ) -> dict[str, float]:
     """One PPO update in place: several epochs of minibatches over one batch of experience.
+
+    Args:
+        policy: language model and value head, on the device of the rollout; changed in place.
+        optimizer: of the policy's weights.
+        rollout: the scored batch of B responses of at most R tokens.
+        advantages: (B, R), 0 where the response mask is 0.
+        returns: (B, R), in the unit of the scores.
+        config: gives passes, minibatches, clip ranges and the weight of the value loss.
+        generator: shuffles the rows.
 
     Returns:
         Metrics, means over the optimizer steps unless the name says ``first``.
@@ -318,6 +362,14 @@ def rollout_metrics(rollout: Rollout, returns: Tensor) -> dict[str, float]:
 
     ``surprise_gap`` is the mean :math:`-\log\pi` of the samples minus the mean entropy: 0 up to noise if the policy
     that samples is the policy that scores, and a sure sign of a bug (temperature, top-k, shift by one) if not.
+
+    Args:
+        rollout: the scored batch.
+        returns: (B, R), for the explained variance of the values.
+
+    Returns:
+        Means over responses (``score``; ``kl``, nats a response; ``length``, tokens; ``ended``, a share) or over
+        response tokens (``entropy`` and ``surprise_gap``, nats a token), and ``explained_variance``.
     """
     mask = rollout.response_mask
     kl = kl_k1(rollout.old_logprobs, rollout.ref_logprobs).masked_fill(~mask.bool(), 0.0).sum(-1)
@@ -360,7 +412,13 @@ class PPOResult:
 
 
 def draw_prompts(prompts: Sequence[str], number: int, generator: torch.Generator) -> list[str]:
-    """Prompts drawn with replacement."""
+    """Prompts drawn with replacement.
+
+    Args:
+        prompts: to draw from.
+        number: how many to draw.
+        generator: draws them.
+    """
     return [prompts[i] for i in torch.randint(len(prompts), (number,), generator=generator).tolist()]
 
 
@@ -373,7 +431,20 @@ def measure_scale(
     config: PPOConfig,
     generator: torch.Generator,
 ) -> ScoreScale:
-    """The reward's mean and deviation on samples of a policy (Ziegler et al. 2019)."""
+    """The reward's mean and deviation on samples of a policy (Ziegler et al. 2019).
+
+    Args:
+        model: the policy, in general the SFT model.
+        tokenizer: with distinct PAD and EOS.
+        prompts: openings, drawn with replacement.
+        reward: scores finished samples.
+        max_new_tokens: cap on a response's length.
+        config: gives the number of samples, the samples at a time and the temperature.
+        generator: draws prompts and tokens.
+
+    Returns:
+        The scale; its deviation is at least 1e-6, so that a constant reward divides by no 0.
+    """
     scores = []
     for start in range(0, config.score_samples, config.batch_size):
         chosen = draw_prompts(prompts, min(config.batch_size, config.score_samples - start), generator)
@@ -392,6 +463,12 @@ def start_policy(
 
     A reward model knows already what PPO's value model must learn, which texts get which score, if it is asked before
     the text is finished. Its head is rescaled, so that its values are in the unit of the normalised scores.
+
+    Args:
+        sft_model: copied, and not changed.
+        value_model: see :class:`PPOConfig`.
+        reward_model: needed for ``"reward"`` alone; copied, and not changed.
+        scale: mean and deviation of the raw scores under the SFT model.
 
     Raises:
         ValueError: the value model shall start as the reward model, and there is none.

@@ -69,12 +69,27 @@ class PreferenceConfig:
 
 
 def pair_id(prompt: str, response_a: str, response_b: str) -> str:
-    """A name for a pair that doesn't depend on which response is shown first."""
+    """A name for a pair that doesn't depend on which response is shown first.
+
+    Args:
+        prompt: what both responses continue.
+        response_a: shown first.
+        response_b: shown second.
+
+    Returns:
+        Twelve hexadecimal digits of a hash.
+    """
     return text_hash([prompt, *sorted([response_a, response_b])])[:12]
 
 
 def choice_probability(score_a: float, score_b: float, temperature: float) -> float:
-    r"""Chance that a simulated annotator prefers a, :math:`\sigma((g_a - g_b)/\tau)` (Bradley and Terry 1952)."""
+    r"""Chance that a simulated annotator prefers a, :math:`\sigma((g_a - g_b)/\tau)` (Bradley and Terry 1952).
+
+    Args:
+        score_a: the judge's score :math:`g_a` of the first text.
+        score_b: :math:`g_b` of the second.
+        temperature: τ, above 0, in the unit of the scores; the larger, the more the choice is left to chance.
+    """
     return 1 / (1 + math.exp(-max(-700.0, min(700.0, (score_a - score_b) / temperature))))
 
 
@@ -90,6 +105,17 @@ def sample_pairs(
 
     A response that ran into the length cap is drawn again, since people are asked about finished texts; the penalty
     for a missing EOS is PPO's business.
+
+    Args:
+        model: the language model that writes, in general the SFT model.
+        task: gives tokenizer and length cap.
+        prompts: drawn with replacement.
+        number: of pairs.
+        generator: draws prompts and tokens.
+        threads: see :func:`rlhf_utils.runtime.use_threads`.
+
+    Raises:
+        UserError: too few responses reach their EOS.
     """
     use_threads(threads)
     found: list[tuple[str, str, str]] = []
@@ -114,7 +140,17 @@ def sample_pairs(
 def annotate(
     pairs: Sequence[tuple[str, str, str]], task: Task, config: PreferenceConfig, seed: int
 ) -> list[Preference]:
-    """Simulated judgements: each pair goes to one annotator, who sees the judge's scores through noise."""
+    """Simulated judgements: each pair goes to one annotator, who sees the judge's scores through noise.
+
+    Args:
+        pairs: (prompt, response a, response b).
+        task: gives the judge.
+        config: gives the number of annotators and the temperature of their noise.
+        seed: of choices and of who judges which pair.
+
+    Returns:
+        One record a pair, in the pairs' order; there are no ties.
+    """
     scores_a = task.judge.scores([p + a for p, a, _ in pairs])
     scores_b = task.judge.scores([p + b for p, _, b in pairs])
     rng = random.Random(seed)
@@ -138,7 +174,12 @@ def annotate(
 
 
 def ranked_by_judge(pairs: Sequence[tuple[str, str, str]], task: Task) -> list[tuple[str, str]]:
-    """(better, worse) texts of (prompt, a, b) as the judge ranks them without noise; ties are left out."""
+    """(better, worse) texts of (prompt, a, b) as the judge ranks them without noise; ties are left out.
+
+    Args:
+        pairs: (prompt, response a, response b).
+        task: gives the judge.
+    """
     scores_a = task.judge.scores([p + a for p, a, _ in pairs])
     scores_b = task.judge.scores([p + b for p, _, b in pairs])
     return [
@@ -152,6 +193,12 @@ def from_labels(reviews: Sequence[Review], number: int, source: str, seed: int) 
     """Preferences that a labelled data set implies: a positive text before a negative one, sides drawn by chance.
 
     Each text is used once before any is used twice.
+
+    Args:
+        reviews: labelled texts, 1 = positive, 0 = negative.
+        number: of records.
+        source: what the records say of where they come from.
+        seed: of the order and the sides.
 
     Raises:
         UserError: one of the labels is missing.
@@ -187,7 +234,11 @@ def _rounds(texts: list[str], rng: random.Random) -> Iterator[str]:
 
 
 def chosen_rejected(records: Iterable[Preference]) -> list[tuple[str, str]]:
-    """Whole texts as (chosen, rejected); ties say nothing about the order and are left out."""
+    """Whole texts as (chosen, rejected); ties say nothing about the order and are left out.
+
+    Args:
+        records: judgements, of which each gives one pair.
+    """
     pairs = []
     for r in records:
         texts = (r.prompt + r.response_a, r.prompt + r.response_b)
@@ -197,7 +248,11 @@ def chosen_rejected(records: Iterable[Preference]) -> list[tuple[str, str]]:
 
 
 def to_trl(records: Iterable[Preference]) -> list[dict[str, str]]:
-    """Rows with TRL's columns ``prompt``, ``chosen`` and ``rejected``; ties are left out."""
+    """Rows with TRL's columns ``prompt``, ``chosen`` and ``rejected``; ties are left out.
+
+    Args:
+        records: judgements, of which each gives one row.
+    """
     rows = []
     for r in records:
         if r.choice != "tie":
@@ -207,12 +262,20 @@ def to_trl(records: Iterable[Preference]) -> list[dict[str, str]]:
 
 
 def write_records(records: Iterable[Preference], path: Path) -> None:
-    """Write JSON lines."""
+    """Write JSON lines.
+
+    Args:
+        records: one line each, in their order.
+        path: of the file, which is replaced.
+    """
     path.write_text("".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in records), encoding="utf8")
 
 
 def read_records(path: Path) -> list[Preference]:
     """Read JSON lines.
+
+    Args:
+        path: of a file with one record a line; empty lines are passed over.
 
     Raises:
         UserError: the file is missing or empty, or a line isn't a record (its number is named).

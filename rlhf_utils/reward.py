@@ -83,7 +83,14 @@ def pointwise_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def score_rows(model: RewardModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 256) -> Tensor:
-    """Scores of token rows without gradient, in the rows' order, on the CPU. Returns ``(len(rows),)``."""
+    """Scores of token rows without gradient, in the rows' order, on the CPU. Returns ``(len(rows),)``.
+
+    Args:
+        model: the reward model.
+        rows: token ids, each row with its EOS.
+        pad_id: the id that fills up shorter rows; it doesn't change a score.
+        batch_size: rows at a time; it doesn't either, up to rounding.
+    """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     scores = torch.empty(len(rows))
     device = model.head.weight.device
@@ -98,7 +105,14 @@ def score_rows(model: RewardModel, rows: Sequence[Sequence[int]], pad_id: int, b
 def score_texts(
     model: RewardModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 48
 ) -> Tensor:
-    """Scores of whole texts, each read with EOS behind it. Returns ``(len(texts),)`` on the CPU."""
+    """Scores of whole texts, each read with EOS behind it. Returns ``(len(texts),)`` on the CPU.
+
+    Args:
+        model: the reward model.
+        tokenizer: with distinct PAD and EOS.
+        texts: prompt and response as one text each.
+        max_tokens: longer texts are cut there and have no EOS.
+    """
     return score_rows(model, encode_texts(tokenizer, texts, max_tokens), tokenizer.pad_token_id)
 
 
@@ -165,7 +179,17 @@ def pair_accuracy(
     pairs: Sequence[tuple[str, str]],
     max_tokens: int = 48,
 ) -> float:
-    """Share of (better, worse) pairs of texts that the model ranks so; a tie counts half."""
+    """Share of (better, worse) pairs of texts that the model ranks so; a tie counts half.
+
+    Args:
+        model: the reward model.
+        tokenizer: with distinct PAD and EOS.
+        pairs: (better, worse) as whole texts.
+        max_tokens: longer texts are cut there and have no EOS.
+
+    Returns:
+        From 0 to 1; ½ is chance.
+    """
     scores = score_texts(model, tokenizer, [t for pair in pairs for t in pair], max_tokens).view(-1, 2)
     gaps = scores[:, 0] - scores[:, 1]
     return ((gaps > 0).float() + 0.5 * (gaps == 0).float()).mean().item()
@@ -191,7 +215,11 @@ def best_threshold(scores: Tensor, labels: Tensor) -> float:
 
 
 def model_reward(model: RewardModel) -> Reward:
-    """The reward model as what PPO calls: it reads prompt and response, cut at the EOS, from the samples themselves."""
+    """The reward model as what PPO calls: it reads prompt and response, cut at the EOS, from the samples themselves.
+
+    Args:
+        model: the reward model; it is read without gradient.
+    """
 
     def reward(samples: Samples) -> Tensor:
         with evaluating(model):
@@ -201,7 +229,12 @@ def model_reward(model: RewardModel) -> Reward:
 
 
 def text_reward(function: TextReward, tokenizer: PreTrainedTokenizerBase) -> Reward:
-    """Any function from texts to numbers as what PPO calls: a classifier, a length, a regular expression."""
+    """Any function from texts to numbers as what PPO calls: a classifier, a length, a regular expression.
+
+    Args:
+        function: gives one number for each of a list of whole texts, prompt included.
+        tokenizer: turns the samples into texts.
+    """
 
     def reward(samples: Samples) -> Tensor:
         scores = function(samples.texts(tokenizer))

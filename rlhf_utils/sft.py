@@ -66,13 +66,25 @@ def cross_entropy(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of each text with EOS behind it, cut to ``max_tokens`` (a cut text has no EOS)."""
+    """Token ids of each text with EOS behind it, cut to ``max_tokens`` (a cut text has no EOS).
+
+    Args:
+        tokenizer: with distinct PAD and EOS.
+        texts: each becomes one row.
+        max_tokens: longest row, EOS included.
+    """
     rows = tokenizer(list(texts), truncation=False)["input_ids"]
     return [[*row, tokenizer.eos_token_id][:max_tokens] for row in rows]
 
 
 def length_batches(rows: Sequence[Sequence[int]], batch_size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Indices of one shuffled pass, each batch of rows of like length, so that little is spent on padding."""
+    """Indices of one shuffled pass, each batch of rows of like length, so that little is spent on padding.
+
+    Args:
+        rows: token ids; their lengths are what counts.
+        batch_size: rows of a batch; the last may have fewer.
+        rng: breaks ties of length and shuffles the batches.
+    """
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), rng.random()))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     rng.shuffle(batches)
@@ -80,7 +92,16 @@ def length_batches(rows: Sequence[Sequence[int]], batch_size: int, rng: random.R
 
 
 def batch_loss(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
-    """:func:`cross_entropy` of a batch of token rows; the output layer runs only where a token is predicted."""
+    """:func:`cross_entropy` of a batch of token rows; the output layer runs only where a token is predicted.
+
+    Args:
+        model: a causal language model.
+        rows: token ids, two or more in at least one row; the first of a row isn't predicted.
+        pad_id: the id that fills up shorter rows; it doesn't count.
+
+    Returns:
+        A scalar with gradient, nats a token.
+    """
     ids, mask = (t.to(model.device) for t in right_pad(rows, pad_id))
     keep = mask[:, 1:].bool()
     hidden = trunk_states(model.base_model, ids[:, :-1], mask[:, 1:])  # a row's last token predicts nothing
@@ -89,7 +110,14 @@ def batch_loss(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: in
 
 
 def validation_loss(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 64) -> float:
-    """Loss over all tokens of the rows, nats a token."""
+    """Loss over all tokens of the rows, nats a token.
+
+    Args:
+        model: a causal language model.
+        rows: token ids; each token counts the same, whatever its row.
+        pad_id: the id that fills up shorter rows; it doesn't count.
+        batch_size: rows at a time.
+    """
     total, count = 0.0, 0
     ordered = sorted(rows, key=len)
     with evaluating(model):

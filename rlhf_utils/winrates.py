@@ -20,7 +20,11 @@ Values = NDArray[np.float64]  #: numbers in any shape
 
 
 def normal_quantile(probability: float) -> float:
-    r"""The z with :math:`P(Z \le z)` = ``probability`` for a standard normal Z: 1.96 for 0.975, 0.84 for 0.8."""
+    r"""The z with :math:`P(Z \le z)` = ``probability`` for a standard normal Z: 1.96 for 0.975, 0.84 for 0.8.
+
+    Args:
+        probability: above 0 and below 1.
+    """
     return NormalDist().inv_cdf(probability)
 
 
@@ -85,6 +89,10 @@ def sign_test(wins: int, losses: int) -> float:
     .. math:: p = \min\Bigl(1,\; 2 \sum_{k=0}^{\min(w, l)} \binom{w + l}{k} 2^{-(w + l)}\Bigr)
 
     Ties say nothing about the direction and are left out beforehand. McNemar (1947).
+
+    Args:
+        wins: w, comparisons that the first policy won.
+        losses: l, that it lost.
     """
     number = wins + losses
     tail = sum(math.comb(number, k) for k in range(min(wins, losses) + 1))
@@ -111,13 +119,26 @@ class Difference:
 
 
 def paired_difference(scores_a: ArrayLike, scores_b: ArrayLike) -> Difference:
-    r"""Mean of the differences on the same prompts, with the standard error :math:`\mathrm{std}(a_i - b_i)/\sqrt N`."""
+    r"""Mean of the differences on the same prompts, with the standard error :math:`\mathrm{std}(a_i - b_i)/\sqrt N`.
+
+    Args:
+        scores_a: (N,), one a prompt, N of at least 2.
+        scores_b: (N,), for the same prompts in the same order.
+
+    Raises:
+        ValueError: the two differ in length or are empty.
+    """
     a, b = _pair(scores_a, scores_b)
     return Difference(float((a - b).mean()), float((a - b).std(ddof=1) / math.sqrt(len(a))))
 
 
 def unpaired_difference(scores_a: ArrayLike, scores_b: ArrayLike) -> Difference:
-    r"""Difference of the means of independent samples, :math:`\sqrt{\mathrm{var}(a)/N_a + \mathrm{var}(b)/N_b}`."""
+    r"""Difference of the means of independent samples, :math:`\sqrt{\mathrm{var}(a)/N_a + \mathrm{var}(b)/N_b}`.
+
+    Args:
+        scores_a: :math:`(N_a,)`, two or more.
+        scores_b: :math:`(N_b,)`, two or more, of other samples.
+    """
     a, b = np.asarray(scores_a, float), np.asarray(scores_b, float)
     error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     return Difference(float(a.mean() - b.mean()), error)
@@ -150,6 +171,12 @@ def two_sample_size(share_a: float, share_b: float, power: float = 0.8, level: f
     .. math:: n = \left(\frac{z_{1-\alpha/2}\sqrt{2 \bar p (1 - \bar p)}
               + z_{\text{power}}\sqrt{p_a(1-p_a) + p_b(1-p_b)}}{p_a - p_b}\right)^2, \quad \bar p = \tfrac12 (p_a + p_b)
 
+    Args:
+        share_a: the true share :math:`p_a` of the first policy.
+        share_b: :math:`p_b` of the second.
+        power: chance to find the difference if it is there.
+        level: 1 − α, the confidence.
+
     Raises:
         ValueError: the two shares are equal.
     """
@@ -162,7 +189,13 @@ def two_sample_size(share_a: float, share_b: float, power: float = 0.8, level: f
 
 
 def exact_power(number: int, share: float, level: float = 0.95) -> float:
-    """Chance that the sign test on ``number`` comparisons without ties rejects ½, by summing over all outcomes."""
+    """Chance that the sign test on ``number`` comparisons without ties rejects ½, by summing over all outcomes.
+
+    Args:
+        number: of comparisons.
+        share: the true win rate.
+        level: 1 − α, the confidence.
+    """
     total = 0.0
     for wins in range(number + 1):
         if sign_test(wins, number - wins) <= 1 - level:
@@ -171,7 +204,12 @@ def exact_power(number: int, share: float, level: float = 0.95) -> float:
 
 
 def none_seen(rate: float, number: int) -> float:
-    r"""Chance that a failure of the given rate isn't seen in a number of samples, :math:`(1 - p)^n`."""
+    r"""Chance that a failure of the given rate isn't seen in a number of samples, :math:`(1 - p)^n`.
+
+    Args:
+        rate: p, the share of responses that fail.
+        number: n, of samples.
+    """
     return (1 - rate) ** number
 
 
@@ -179,6 +217,10 @@ def largest_unseen_rate(number: int, level: float = 0.95) -> float:
     r"""The highest failure rate that fits with no failure in n samples, :math:`1 - (1 - \text{level})^{1/n}`.
 
     About 3/n at 95 %, the rule of three (Hanley and Lippman-Hand 1983).
+
+    Args:
+        number: n, of samples without a failure.
+        level: confidence that the true rate is no higher.
     """
     return 1 - (1 - level) ** (1 / number)
 

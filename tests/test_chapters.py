@@ -113,3 +113,10 @@ def test_every_page_is_in_the_table_of_contents():
     pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "lessons").glob("*.md")]
     missing = [path.stem for path in pages if f"/{path.stem}\n" not in toc + "\n"]
     assert missing == []
+
+
+def test_commands_name_the_environment_that_the_set_up_made():
+    pages = [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "lessons").glob("*.md")]
+    bare = re.compile(r"(?<![\w/\\])(?:python -m (?:rlhf_utils|pip)|torchrun --|hf download|jupyter lab\b)")
+    found = {path.name: bare.findall(path.read_text(encoding="utf8")) for path in pages}
+    assert {name: commands for name, commands in found.items() if commands} == {}
