@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register figures, mathematics, the execution cache and the site's settings with Sphinx."""
     from rlhf_utils.book import (
+        breaks,
         diagrams,
         execution,
         figures,
@@ -33,7 +34,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
     parts = (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, mathematics)
-    for part in (*parts, numbers, site):
+    for part in (*parts, numbers, breaks, site):
         part.register(app)
     # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}
