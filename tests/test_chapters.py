@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from rlhf_utils.book.notebooks import citations
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("[0-2][0-9]_*.md"))
@@ -120,3 +123,8 @@ def test_commands_name_the_environment_that_the_set_up_made():
     bare = re.compile(r"(?<![\w/\\])(?:python -m (?:rlhf_utils|pip)|torchrun --|hf download|jupyter lab\b)")
     found = {path.name: bare.findall(path.read_text(encoding="utf8")) for path in pages}
     assert {name: commands for name, commands in found.items() if commands} == {}
+
+
+def test_no_two_works_are_cited_alike():
+    cited = Counter(citations(ROOT).values())  # authors and year, which may end in a letter
+    assert [who for who, times in cited.items() if times > 1] == []

@@ -17,6 +17,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register figures, mathematics, the execution cache and the site's settings with Sphinx."""
     from rlhf_utils.book import (
         accessible,
+        breaks,
         bundle,
         diagrams,
         execution,
@@ -24,6 +25,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         glance,
         languages,
         mathematics,
+        numbers,
         playground,
         quiz,
         record,
@@ -33,7 +35,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
-    for part in (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, mathematics, site, accessible, bundle):
+    parts = (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, mathematics)
+    # The last two change the pages once they are written.
+    for part in (*parts, numbers, breaks, site, accessible, bundle):
         part.register(app)
     # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}

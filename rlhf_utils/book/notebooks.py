@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from rlhf_utils.book.build import executed_of
+from rlhf_utils.book.numbers import true_minus
 from rlhf_utils.book.repository import Repository, find_repository
 
 FOLDER = Path("_build") / "notebooks"
@@ -68,9 +69,9 @@ class Glued:
         if value is None:
             return "?"
         try:
-            return format(float(value) if form and form[-1] not in "ds" else int(value), form)
+            return true_minus(format(float(value) if form and form[-1] not in "ds" else int(value), form))
         except ValueError:
-            return value.strip("'\"")
+            return true_minus(value.strip("'\""))
 
 
 # ---- directives

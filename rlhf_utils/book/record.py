@@ -131,6 +131,14 @@ def _record(app: Sphinx) -> nodes.table:
     return table(["What", "Version"], rows)
 
 
+def _when(date: datetime | None) -> Cell:
+    """Day and minute; a narrow column may part them, and not the day."""
+    if date is None:
+        return "not known"
+    day = nodes.inline("", f"{date:%Y-%m-%d}", classes=["text-nowrap"])
+    return nodes.inline("", "", day, nodes.Text(f" {date:%H:%M}"))
+
+
 def _runs(app: Sphinx, page: str) -> nodes.Node:
     from myst_nb.sphinx_ import NbMetadataCollector
 
@@ -147,7 +155,7 @@ def _runs(app: Sphinx, page: str) -> nodes.Node:
         date = run_dates(app.env).get(lesson)
         fresh = lesson in getattr(app, "rlhf_ran", ())
         status = ("passed" if run["succeeded"] else "failed") + ("" if fresh else ", kept")
-        rows.append([link, f"{date:%Y-%m-%d %H:%M}" if date else "not known", f"{seconds:.1f}", status])
+        rows.append([link, _when(date), f"{seconds:.1f}", status])
     if not rows:
         return nodes.paragraph("", "No lesson ran.")
     rows.append(["All of them", "", f"{total:.1f}", ""])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docutils import nodes
-from docutils.parsers.rst import directives
+from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.domains.python import PyObject
@@ -56,6 +56,8 @@ _SETTINGS = {
     "html_domain_indices": False,  # `api-index` says more
 }
 LONGEST_VALUE = 60
+# What docutils asks of a directive's class; the class's docstring tells a reader what it takes.
+_PLUMBING = frozenset(name for name, value in vars(Directive).items() if name[0] != "_" and not callable(value))
 # A name of code, perhaps called: `rlhf_utils.ppo.gae`, `ppo.gae(gae_lambda)`.
 _CODE = re.compile(r"^((?:\w+\.)+\w+)(?:\(.*\))?$")
 
@@ -253,6 +255,11 @@ def _hide_fields(
     return ("", None) if getattr(thing, "_is_protocol", False) else None
 
 
+def _skip_plumbing(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object) -> bool | None:
+    """Leave out how many arguments and which options docutils hands to a directive."""
+    return True if what == "class" and name in _PLUMBING else None
+
+
 def _name_attributes() -> None:
     """What a class has are its attributes; Sphinx would call them variables."""
     for field in PyObject.doc_field_types:
@@ -276,5 +283,6 @@ def register(app: Sphinx) -> None:
     app.add_directive("api-index", ApiIndexDirective)
     app.connect("autodoc-process-docstring", _free_sentences, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", _hide_fields)
+    app.connect("autodoc-skip-member", _skip_plumbing)
     app.connect("missing-reference", _resolve)
     app.connect("doctree-resolved", _fill)

@@ -89,6 +89,13 @@ def test_docstrings_become_a_page(small):
     assert raised["href"] == "#rlhf_utils.errors.UserError"
 
 
+def test_what_docutils_asks_of_a_directive_stays_away(site):
+    page = _parse(site / "book" / "api" / "machinery.html")
+    members = {element["id"].rpartition(".")[2] for element in page.select("dt.sig[id*='Directive.']")}
+    assert "run" in members
+    assert not members & {"option_spec", "required_arguments", "optional_arguments", "has_content"}
+
+
 def test_the_index_lists_what_pages_describe(small):
     links = small("book/reference.html").find("section").select("ul a.reference.internal[href*='module-']")
     assert [a.get_text() for a in links] == [f"rlhf_utils.{name}" for name in ("tensors", "preferences", "errors")]
