@@ -65,7 +65,13 @@ def part_of(model: PreTrainedModel, part: Part, layers: int = 1) -> list[nn.Para
 
 
 def freeze(model: PreTrainedModel, part: Part, layers: int = 1) -> PreTrainedModel:
-    """Leave only a part of a model trainable, in place; returns the model. The arguments are :func:`part_of`'s."""
+    """Leave only a part of a model trainable, in place; returns the model. The arguments are :func:`part_of`'s.
+
+    Args:
+        model: a language model.
+        part: which of its weights go on learning.
+        layers: how many of the last blocks ``top`` has.
+    """
     kept = {id(p) for p in part_of(model, part, layers)}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in kept)
@@ -118,7 +124,11 @@ def add_lora(
 
 
 def lora_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that have an adapter, by name."""
+    """The layers that have an adapter, by name.
+
+    Args:
+        model: with adapters or without; then there are none.
+    """
     return {name: m for name, m in model.named_modules() if hasattr(m, "lora_A") and hasattr(m, "merge")}
 
 

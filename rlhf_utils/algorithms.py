@@ -57,7 +57,11 @@ def default_config(algorithm: str, ppo: PPOConfig) -> PolicyConfig:
 
 
 def name_of(config: PolicyConfig) -> str:
-    """The name of the algorithm that settings belong to."""
+    """The name of the algorithm that settings belong to.
+
+    Args:
+        config: of any of the algorithms.
+    """
     if isinstance(config, CriticFreeConfig):
         return "rloo" if config.advantage == "leave-one-out" else "grpo"
     return {PPOConfig: "ppo", DPOConfig: "dpo", BestOfNConfig: "best-of-n", RejectionConfig: "rejection-sft"}[

@@ -48,7 +48,13 @@ HEAVIEST = 2.0  # cap of the weight in "both"
 
 
 def token_ratios(logprobs: Tensor, writer_logprobs: Tensor, response_mask: Tensor) -> Tensor:
-    """π_learner / π_writer of each token, 1 under the mask. All (B, R)."""
+    """π_learner / π_writer of each token, 1 under the mask. All (B, R).
+
+    Args:
+        logprobs: of the learner.
+        writer_logprobs: of the policy that sampled.
+        response_mask: 1 = a token that the writer chose.
+    """
     return (logprobs - writer_logprobs).masked_fill(~response_mask.bool(), 0.0).exp()
 
 

@@ -27,7 +27,12 @@ def kl_divergence(logp: Tensor, logq: Tensor) -> Tensor:
 
 
 def chi_square(logp: Tensor, logq: Tensor) -> Tensor:
-    r"""Pearson's divergence, :math:`\chi^2(p\,\|\,q) = \sum_y p(y)^2 / q(y) - 1`. (..., N) twice → (...)."""
+    r"""Pearson's divergence, :math:`\chi^2(p\,\|\,q) = \sum_y p(y)^2 / q(y) - 1`. (..., N) twice → (...).
+
+    Args:
+        logp: log-probabilities of all outcomes under p.
+        logq: under q; nowhere minus infinity where p isn't 0.
+    """
     return (2 * logp - logq).exp().sum(-1) - 1
 
 

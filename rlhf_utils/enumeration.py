@@ -49,7 +49,12 @@ def all_responses(prompt_ids: Tensor, vocabulary: int, max_new_tokens: int, eos_
 
 
 def response_log_probability(model: PreTrainedModel, samples: Samples) -> Tensor:
-    r"""Log-probability of each whole response, :math:`\sum_t \log\pi(y_t \mid x, y_{<t})`. (N,), with gradient."""
+    r"""Log-probability of each whole response, :math:`\sum_t \log\pi(y_t \mid x, y_{<t})`. (N,), with gradient.
+
+    Args:
+        model: a causal language model.
+        samples: N responses, drawn or written down.
+    """
     args = (samples.input_ids, samples.attention_mask, samples.response_length)
     return response_logprobs(model, *args).masked_fill(~samples.response_mask.bool(), 0.0).sum(-1)
 

@@ -36,11 +36,19 @@ class Samples:
         return self.response_mask.shape[1]
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Prompts and responses as one text each, without EOS."""
+        """Prompts and responses as one text each, without EOS.
+
+        Args:
+            tokenizer: that of the model which wrote them.
+        """
         return self._decode(tokenizer, self.input_ids, self.attention_mask)
 
     def responses(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """The responses, without EOS and with their leading space: prompt + response is the whole text."""
+        """The responses, without EOS and with their leading space: prompt + response is the whole text.
+
+        Args:
+            tokenizer: that of the model which wrote them.
+        """
         prompt = slice(None, -self.response_length)
         prompts = self._decode(tokenizer, self.input_ids[:, prompt], self.attention_mask[:, prompt])
         return [text[len(p) :] for text, p in zip(self.texts(tokenizer), prompts, strict=True)]

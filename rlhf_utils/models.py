@@ -23,6 +23,11 @@ def trunk_states(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor) ->
     """Last hidden states of a trunk, in the precision that suits the device. (B, T) → (B, T, d).
 
     What stands at the padding is 0 or without meaning: no real token looks at it.
+
+    Args:
+        trunk: a transformer without its output layer.
+        input_ids: (B, T), padded on either side.
+        attention_mask: (B, T), 1 = a real token, 0 = padding.
     """
     with autocast(input_ids.device):
         if can_unpad(trunk):
@@ -41,6 +46,12 @@ def response_hidden(trunk: nn.Module, input_ids: Tensor, attention_mask: Tensor,
 
     The state at position t speaks of token t + 1. So a row's last token isn't read at all, and the output layer runs on
     R positions instead of T.
+
+    Args:
+        trunk: a transformer without its output layer.
+        input_ids: (B, T), the prompt padded on the left, the response on the right.
+        attention_mask: (B, T), 1 = a real token, 0 = padding.
+        response_length: R, the number of response columns at the end of the rows.
     """
     has_successor = attention_mask[:, :-1] * attention_mask[:, 1:]
     return trunk_states(trunk, input_ids[:, :-1], has_successor)[:, -response_length:]
@@ -151,7 +162,12 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores (B,). Rows (B, T) may be padded on either side: the last position with mask 1 is read."""
+        """Scores (B,). Rows (B, T) may be padded on either side: the last position with mask 1 is read.
+
+        Args:
+            input_ids: prompt and response, cut at EOS.
+            attention_mask: (B, T), 1 = a real token, 0 = padding.
+        """
         states = trunk_states(self.trunk, input_ids, attention_mask)
         steps = torch.arange(attention_mask.shape[1], device=attention_mask.device)
         last = (attention_mask * steps).argmax(-1)

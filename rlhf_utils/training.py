@@ -23,6 +23,11 @@ class TrainingError(RuntimeError):
 def check_finite(loss: Tensor, stage: str, step: int) -> None:
     """Stop before a NaN reaches the weights.
 
+    Args:
+        loss: or the norm of a gradient, any shape.
+        stage: what is trained, for the message.
+        step: number of the step, for the message.
+
     Raises:
         TrainingError: the loss is NaN or infinite.
     """
