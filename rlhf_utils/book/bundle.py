@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,17 @@ _TABS = ("_static/design-tabs.js", "sd-tab-set")
 _FONT_AWESOME = re.compile(r"font-family:\s*[\"']?Font Awesome", re.IGNORECASE)
 # Icons' families that nothing names in its class have no place in the style sheet.
 _FAMILIES = {"fa-brands": {"fab", "fa-brands"}, "fa-regular": {"far", "fa-regular"}, "fa-solid": set()}
+# What the theme and the extensions bring and no page loads, now that the rest is joined.
+_SPENT = (
+    "styles",
+    "scripts",
+    "vendor",
+    "locales",
+    "basic.css",
+    "*webpack-macros.html",
+    "sphinx-thebe.*",
+    "copybutton_*",
+)
 
 _LOAD = re.compile(
     r"""[ \t]*(?:<link\b(?=[^>]*\brel="stylesheet")[^>]*?\bhref="(?P<style>(?!https?:)[^"]+)"[^>]*>"""
@@ -141,6 +153,9 @@ def lighten(site: Path) -> None:
         path.write_text(rewritten(page, shared, style, script, options), encoding="utf8")
     for name in {*shared, _OPTIONS}:
         (site / name).unlink()
+    for pattern in _SPENT:
+        for path in static.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     font = static / _MATH_FONT
     font.write_bytes(fonts.part(font, fonts.math_signs(pages.values())))
 

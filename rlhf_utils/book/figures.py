@@ -72,7 +72,7 @@ class FigureRenderer:
         return [node]
 
 
-def rounded(value: Any) -> Any:
+def rounded(value: object) -> object:
     """The value with its numbers to the digits that a reader gets to see: the others are a third of a page's size."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")

@@ -80,19 +80,17 @@ def _is_pruned(asset: object) -> bool:
     return any(f in name for f in _PRUNED_FILES) or any(b in body for b in _PRUNED_BODIES)
 
 
+def _describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """A description of the pages that Sphinx makes without a text of ours, for those who search the web."""
+    if doctree is None:
+        title = html.escape(f"{context.get('title') or pagename.title()} of “{app.config.html_title}”.")
+        context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{title}"/>'
+
+
 def _prune(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
     for kind in ("script_files", "css_files"):
         # In place: the builder's own list, which later handlers still append to.
         context[kind][:] = [asset for asset in context[kind] if not _is_pruned(asset)]
-
-
-def _drop_unused(app: Sphinx, exception: Exception | None) -> None:
-    """Delete what no page loads: source maps, Font Awesome's script and the second format of its fonts."""
-    if exception is None and app.builder.format == "html":
-        static = Path(app.outdir) / "_static"
-        for pattern in ("scripts/*.map", "styles/*.map", "scripts/fontawesome.js*", "vendor/**/*.ttf"):
-            for path in static.glob(pattern):
-                path.unlink()
 
 
 _INDEX = """<!DOCTYPE html>
@@ -118,7 +116,7 @@ def _write_index(app: Sphinx, exception: Exception | None) -> None:
 def register(app: Sphinx) -> None:
     """Register the settings and the pruning with Sphinx."""
     app.connect("config-inited", _configure)
+    app.connect("html-page-context", _describe)
     app.connect("html-page-context", _prune)
-    app.connect("build-finished", _drop_unused)
     # After the extension that writes a bare one.
     app.connect("build-finished", _write_index, priority=900)

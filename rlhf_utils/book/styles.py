@@ -49,16 +49,19 @@ def pruned(css: str, used: set[str], face: Callable[[str], str]) -> str:
 
     Args:
         css: the style sheet.
-        used: names of classes that occur in pages and scripts.
+        used: names of classes that occur in pages and scripts; one that ends in ``-`` stands for all that begin so,
+            as scripts put names together.
         face: what a ``@font-face`` rule becomes, given its text.
     """
-    return "".join(_keep(tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True), used, face))
+    begun = tuple(name for name in used if name.endswith("-") and len(name) > 4)
+    rules = tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True)
+    return "".join(_keep(rules, lambda name: name in used or name.startswith(begun), face))
 
 
-def _keep(rules: list[Any], used: set[str], face: Callable[[str], str]) -> Iterable[str]:
+def _keep(rules: list[Any], used: Callable[[str], bool], face: Callable[[str], str]) -> Iterable[str]:
     for rule in rules:
         if rule.type == "qualified-rule":
-            selectors = [s for s in _selectors(rule.prelude) if _classes(s) <= used]
+            selectors = [s for s in _selectors(rule.prelude) if all(map(used, _classes(s)))]
             if selectors:
                 yield f"{','.join(tinycss2.serialize(s).strip() for s in selectors)}{{{_body(rule.content)}}}\n"
         elif rule.type == "at-rule" and rule.lower_at_keyword == "font-face":

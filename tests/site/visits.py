@@ -179,7 +179,9 @@ def watch(page: Any, address: str) -> list[str]:
     page.on("pageerror", lambda error: troubles.append(f"exception: {error}"))
     page.on("console", lambda message: troubles.append(f"console: {message.text}") if message.type == "error" else None)
     page.on("request", foreign)
-    page.on("response", lambda answer: troubles.append(f"{answer.status}: {answer.url}") if answer.status > 399 else None)
+    page.on(
+        "response", lambda answer: troubles.append(f"{answer.status}: {answer.url}") if answer.status > 399 else None
+    )
     return troubles
 
 
