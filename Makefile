@@ -5,10 +5,18 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TRL112 := .venv-trl112
 
-.PHONY: book test test-all lint format lock clean parity bench experiments
+.PHONY: book notebooks links test test-all lint format lock clean parity bench experiments
 
 book: $(READY)
 	@$(RUN) -m rlhf_utils.book build
+
+# One `.ipynb` a lesson in `_build/notebooks`, and what else the branch of that name holds.
+notebooks: book
+	@$(RUN) -m rlhf_utils.book notebooks
+
+# Asks every address that the book names. Needs a network, and nothing else does.
+links: $(READY)
+	@$(RUN) -m rlhf_utils.book links
 
 test: book
 	$(RUN) -m pytest

@@ -1,7 +1,7 @@
 r"""Decoding-time realignment: between two policies without training a third.
 
-The optimum of the KL-regularised objective is :math:`\pi_\beta \propto \pi_\text{ref}\,e^{r/\beta}`. From a policy that was
-trained with one :math:`\beta` follows, for whole responses, the one for :math:`\beta/\lambda`:
+The optimum of the KL-regularised objective is :math:`\pi_\beta \propto \pi_\text{ref}\,e^{r/\beta}`. From a policy
+that was trained with one :math:`\beta` follows, for whole responses, the one for :math:`\beta/\lambda`:
 
 .. math:: \pi_\lambda(y \mid x) \propto \pi_\text{ref}(y \mid x)^{1-\lambda} \; \pi(y \mid x)^{\lambda}
 

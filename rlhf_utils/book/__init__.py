@@ -24,6 +24,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         figures,
         glance,
         languages,
+        launch,
         mathematics,
         numbers,
         playground,
@@ -35,7 +36,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
-    parts = (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, mathematics)
+    parts = (execution, figures, diagrams, quiz, glance, languages, launch, reference, record, playground, mathematics)
     # The last two change the pages once they are written.
     for part in (*parts, numbers, breaks, site, accessible, bundle):
         part.register(app)

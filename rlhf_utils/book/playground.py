@@ -1,9 +1,9 @@
 """The playground: policies that the build has trained, written for the reader's browser.
 
-``{playground}`` and ``{scoring}`` mark the places where ``playground.js`` puts its controls. With the first of them the page
-gets what is small (vocabulary, openings, what slider positions give on average); the weights become one script for each
-model in ``_static/policies``, which the page fetches on a click. ``{annotator}`` marks the place of ``annotator.js``, where the
-reader judges pairs that the SFT model has written.
+``{playground}`` and ``{scoring}`` mark the places where ``playground.js`` puts its controls. With the first of them the
+page gets what is small (vocabulary, openings, what slider positions give on average); the weights become one script for
+each model in ``_static/policies``, which the page fetches on a click. ``{annotator}`` marks the place of
+``annotator.js``, where the reader judges pairs that the SFT model has written.
 """
 
 from __future__ import annotations

@@ -27,10 +27,11 @@ _PRUNED_BODIES = ("THEBE_JS_URL",)
 
 def theme_options(repository: Repository | None) -> dict[str, Any]:
     """The theme's options that depend on whether the repository's address is known."""
-    options: dict[str, Any] = {"navbar_persistent": [], "search_as_you_type": False}
+    # The theme would launch the sources, which neither Colab nor Binder can run: `launch` has links of its own.
+    options: dict[str, Any] = {"navbar_persistent": [], "search_as_you_type": False, "launch_buttons": {}}
     if repository is None:
         unknown = {"repository_url": "", "use_repository_button": False, "use_issues_button": False}
-        return {**options, **unknown, "use_edit_page_button": False, "launch_buttons": {}}
+        return {**options, **unknown, "use_edit_page_button": False}
     return {
         **options,
         "repository_url": repository.url,
@@ -38,7 +39,6 @@ def theme_options(repository: Repository | None) -> dict[str, Any]:
         "path_to_docs": "",
         "use_repository_button": True,
         "use_issues_button": True,
-        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
     }
 
 
