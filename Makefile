@@ -55,6 +55,7 @@ experiments: $(READY)
 	$(RUN) experiments/cheaper_training.py
 	$(RUN) experiments/cheaper_steps.py
 	$(RUN) experiments/staleness.py
+	$(RUN) experiments/explorables.py
 	$(RUN) experiments/lesson_seeds.py
 
 lint: $(READY)
