@@ -16,22 +16,44 @@ if TYPE_CHECKING:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register figures, mathematics, the execution cache and the site's settings with Sphinx."""
     from rlhf_utils.book import (
+        addresses,
+        anchors,
+        citing,
         diagrams,
         execution,
         figures,
         glance,
         languages,
         mathematics,
+        notfound,
+        offline,
         playground,
         quiz,
         record,
+        redirects,
         reference,
         site,
+        texts,
     )
 
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
-    for part in (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, mathematics, site):
+    for part in (
+        execution,
+        figures,
+        diagrams,
+        quiz,
+        glance,
+        languages,
+        reference,
+        record,
+        playground,
+        mathematics,
+        site,
+    ):
+        part.register(app)
+    # What accompanies the pages.
+    for part in (addresses, anchors, citing, texts, redirects, notfound, offline):
         part.register(app)
     # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}

@@ -1,4 +1,4 @@
-"""``python -m rlhf_utils.book build|check [--root FOLDER]``."""
+"""``python -m rlhf_utils.book build|check|pdf|epub|zip|anchors [--root FOLDER]``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,36 @@ import sys
 from pathlib import Path
 
 from rlhf_utils.book import build
+from rlhf_utils.errors import UserError
+
+
+def _write(command: str, root: Path) -> int:
+    """Write something from the built book; this loads much that a build with nothing to do shall not wait for."""
+    from rlhf_utils.book import anchors, archive, ebook, paper
+
+    try:
+        {"pdf": paper, "epub": ebook, "zip": archive, "anchors": anchors}[command].write(root)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rlhf_utils.book", description="Build or check the book.")
-    parser.add_argument("command", choices=("build", "check"), help="build the site, or check the one that is built")
+    told = (
+        "build the site, check the one that is built, write it as one PDF, EPUB or zip into _build, or note its anchors"
+    )
+    parser.add_argument("command", choices=("build", "check", "pdf", "epub", "zip", "anchors"), help=told)
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder with _config.yml (default: this one)")
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
     if not (root / "_config.yml").exists():
         parser.error(f"{root} has no _config.yml. Give the book's folder with --root.")
-    return build.build(root) if chosen.command == "build" else build.check(root)
+    if chosen.command in ("build", "check"):
+        return build.build(root) if chosen.command == "build" else build.check(root)
+    return _write(chosen.command, root)
 
 
 if __name__ == "__main__":

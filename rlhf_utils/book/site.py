@@ -5,7 +5,6 @@ The site asks no other host for anything: whatever would is removed here, and a 
 
 from __future__ import annotations
 
-import html
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ def theme_options(repository: Repository | None) -> dict[str, Any]:
         "path_to_docs": "",
         "use_repository_button": True,
         "use_issues_button": True,
+        "use_edit_page_button": True,
         "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
     }
 
@@ -94,30 +94,8 @@ def _drop_unused(app: Sphinx, exception: Exception | None) -> None:
                 path.unlink()
 
 
-_INDEX = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<title>{title}</title>
-<meta http-equiv="refresh" content="0; url={page}"/>
-<link rel="canonical" href="{page}"/>
-</head>
-<body><p><a href="{page}">{title}</a></p></body>
-</html>
-"""
-
-
-def _write_index(app: Sphinx, exception: Exception | None) -> None:
-    """The site's address leads to its first page, which lies in a folder."""
-    if exception is None and app.builder.name == "html" and app.config.root_doc != "index":
-        text = _INDEX.format(title=html.escape(app.config.html_title), page=f"{app.config.root_doc}.html")
-        (Path(app.outdir) / "index.html").write_text(text, encoding="utf8")
-
-
 def register(app: Sphinx) -> None:
     """Register the settings and the pruning with Sphinx."""
     app.connect("config-inited", _configure)
     app.connect("html-page-context", _prune)
     app.connect("build-finished", _drop_unused)
-    # After the extension that writes a bare one.
-    app.connect("build-finished", _write_index, priority=900)

@@ -16,14 +16,23 @@ from small_books import CELL, LESSON, ROOT, copy_book, run_build
 # Another book's site can be given, such as the fixture book's while the machinery is being worked on.
 SITE = Path(os.environ.get("RLHF_SITE") or ROOT / "_build" / "html")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# The page that only leads to the first one, and those that Sphinx makes without a text of ours.
+# The page that only leads to the first one.
 REDIRECT = "index.html"
 
 
 def page_names() -> list[str]:
     """The built site's pages, for parametrizing; one name that says so when there is no site."""
-    names = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
-    return [name for name in names if name != REDIRECT] or ["no built site"]
+    pages = sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
+    # Those that only lead on to another aren't pages.
+    names = [
+        path.relative_to(SITE).as_posix() for path in pages if 'http-equiv="refresh"' not in path.read_text("utf8")
+    ]
+    return names or ["no built site"]
+
+
+def written_pages() -> list[str]:
+    """Those that somebody wrote, without those that Sphinx makes, which lie in the top folder."""
+    return [name for name in page_names() if "/" in name]
 
 
 @pytest.fixture(scope="session")
