@@ -17,8 +17,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register figures, mathematics, the execution cache and the site's settings with Sphinx."""
     from rlhf_utils.book import (
         accessible,
+        addresses,
+        anchors,
         breaks,
         bundle,
+        citing,
         diagrams,
         execution,
         figures,
@@ -26,19 +29,24 @@ def setup(app: Sphinx) -> dict[str, Any]:
         languages,
         launch,
         mathematics,
+        notfound,
         numbers,
+        offline,
         playground,
         quiz,
         record,
+        redirects,
         reference,
         site,
+        texts,
     )
 
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
     parts = (execution, figures, diagrams, quiz, glance, languages, launch, reference, record, playground, mathematics)
+    companions = (addresses, anchors, citing, texts, redirects, notfound, offline)
     # The last two change the pages once they are written.
-    for part in (*parts, numbers, breaks, site, accessible, bundle):
+    for part in (*parts, numbers, breaks, site, *companions, accessible, bundle):
         part.register(app)
     # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}

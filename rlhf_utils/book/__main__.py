@@ -1,4 +1,4 @@
-"""``python -m rlhf_utils.book build|check|notebooks [--root FOLDER]``."""
+"""``python -m rlhf_utils.book build|check|notebooks|pdf|epub|zip|anchors [--root FOLDER]``."""
 
 from __future__ import annotations
 
@@ -7,28 +7,41 @@ import sys
 from pathlib import Path
 
 from rlhf_utils.book import build
+from rlhf_utils.errors import UserError
 
 
-HELP = "build the site, check the one that is built, or write the lessons as notebooks to _build/notebooks"
+#: what can be written from the built book
+WRITTEN = ("notebooks", "pdf", "epub", "zip", "anchors")
+HELP = (
+    "build the site, check the one that is built, write it as notebooks or as one PDF, EPUB or zip into _build, or note "
+    "its anchors"
+)
+
+
+def _write(command: str, root: Path) -> int:
+    """Write something from the built book; this loads much that a build with nothing to do shall not wait for."""
+    from rlhf_utils.book import anchors, archive, ebook, notebooks, paper
+
+    try:
+        {"notebooks": notebooks, "pdf": paper, "epub": ebook, "zip": archive, "anchors": anchors}[command].write(root)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rlhf_utils.book", description="Build or check the book, or write its notebooks."
-    )
-    parser.add_argument("command", choices=("build", "check", "notebooks"), help=HELP)
+    parser = argparse.ArgumentParser(prog="python -m rlhf_utils.book", description="Build or check the book.")
+    parser.add_argument("command", choices=("build", "check", *WRITTEN), help=HELP)
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder with _config.yml (default: this one)")
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
     if not (root / "_config.yml").exists():
         parser.error(f"{root} has no _config.yml. Give the book's folder with --root.")
-    if chosen.command == "notebooks":
-        from rlhf_utils.book import notebooks  # late: the build that has nothing to do is to be over at once
-
-        notebooks.write(root)
-        return 0
-    return build.build(root) if chosen.command == "build" else build.check(root)
+    if chosen.command in ("build", "check"):
+        return build.build(root) if chosen.command == "build" else build.check(root)
+    return _write(chosen.command, root)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,12 @@ def commit(root: Path) -> tuple[str, bool] | None:
     return name, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
 
 
+def commit_date(root: Path) -> datetime | None:
+    """When the commit that a folder is at was made, in UTC; ``None`` where git knows none."""
+    seconds = _git(root, "show", "-s", "--format=%ct", "HEAD") if commit(root) else None
+    return datetime.fromtimestamp(int(seconds), timezone.utc) if seconds else None
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], right: int | None = None) -> nodes.table:
     """A table of texts and nodes; the column ``right`` (from 0) stands at the right, as numbers do."""
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))

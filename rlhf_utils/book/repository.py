@@ -34,7 +34,9 @@ class Repository:
     def site(self) -> str:
         """The address of the site that its workflow publishes, with a slash at the end."""
         owner, _, name = self.name.partition("/")
-        return f"https://{owner.lower()}.github.io/" + ("" if name.lower() == f"{owner}.github.io".lower() else f"{name}/")
+        return f"https://{owner.lower()}.github.io/" + (
+            "" if name.lower() == f"{owner}.github.io".lower() else f"{name}/"
+        )
 
 
 def parse_remote(url: str) -> str | None:

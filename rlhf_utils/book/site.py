@@ -5,7 +5,6 @@ The site asks no other host for anything: whatever would is removed here, and a 
 
 from __future__ import annotations
 
-import html
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ def theme_options(repository: Repository | None) -> dict[str, Any]:
         "path_to_docs": "",
         "use_repository_button": True,
         "use_issues_button": True,
+        "use_edit_page_button": True,
     }
 
 
@@ -80,43 +80,13 @@ def _is_pruned(asset: object) -> bool:
     return any(f in name for f in _PRUNED_FILES) or any(b in body for b in _PRUNED_BODIES)
 
 
-def _describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """A description of the pages that Sphinx makes without a text of ours, for those who search the web."""
-    if doctree is None:
-        title = html.escape(f"{context.get('title') or pagename.title()} of “{app.config.html_title}”.")
-        context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{title}"/>'
-
-
 def _prune(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
     for kind in ("script_files", "css_files"):
         # In place: the builder's own list, which later handlers still append to.
         context[kind][:] = [asset for asset in context[kind] if not _is_pruned(asset)]
 
 
-_INDEX = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<title>{title}</title>
-<meta http-equiv="refresh" content="0; url={page}"/>
-<link rel="canonical" href="{page}"/>
-</head>
-<body><p><a href="{page}">{title}</a></p></body>
-</html>
-"""
-
-
-def _write_index(app: Sphinx, exception: Exception | None) -> None:
-    """The site's address leads to its first page, which lies in a folder."""
-    if exception is None and app.builder.name == "html" and app.config.root_doc != "index":
-        text = _INDEX.format(title=html.escape(app.config.html_title), page=f"{app.config.root_doc}.html")
-        (Path(app.outdir) / "index.html").write_text(text, encoding="utf8")
-
-
 def register(app: Sphinx) -> None:
     """Register the settings and the pruning with Sphinx."""
     app.connect("config-inited", _configure)
-    app.connect("html-page-context", _describe)
     app.connect("html-page-context", _prune)
-    # After the extension that writes a bare one.
-    app.connect("build-finished", _write_index, priority=900)

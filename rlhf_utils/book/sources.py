@@ -25,6 +25,7 @@ INPUTS = (
     "requirements.txt",
     "pyproject.toml",
     "CHANGELOG.md",
+    "CITATION.cff",
 )
 _SKIPPED = {"__pycache__", ".ipynb_checkpoints"}
 

@@ -27,10 +27,17 @@ REDIRECT = "index.html"
 
 def page_names() -> list[str]:
     """The built site's pages, for parametrizing; one name that says so when there is no site."""
-    paths = [path for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
-    # Without those that only lead on to another page.
-    pages = [path for path in paths if 'http-equiv="refresh"' not in path.read_text(encoding="utf8")[:2000]]
-    return [path.relative_to(SITE).as_posix() for path in pages] or ["no built site"]
+    pages = sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
+    # Those that only lead on to another aren't pages.
+    names = [
+        path.relative_to(SITE).as_posix() for path in pages if 'http-equiv="refresh"' not in path.read_text("utf8")
+    ]
+    return names or ["no built site"]
+
+
+def written_pages() -> list[str]:
+    """Those that somebody wrote, without those that Sphinx makes, which lie in the top folder."""
+    return [name for name in page_names() if "/" in name]
 
 
 @pytest.fixture(scope="session")

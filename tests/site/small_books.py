@@ -32,7 +32,8 @@ def copy_book(target: Path) -> Path:
     """The fixture book with the real book's settings and assets."""
     shutil.copytree(FIXTURE, target)
     shutil.copytree(ROOT / "book" / "_assets", target / "book" / "_assets")
-    shutil.copy(ROOT / "_config.yml", target)  # the real settings are what is tested
+    for name in ("_config.yml", "CITATION.cff"):  # the real settings are what is tested
+        shutil.copy(ROOT / name, target)
     return target
 
 
