@@ -37,7 +37,7 @@ def test_the_ends_are_the_two_policies(make_lm, words, share):
 
 
 def test_frequencies_and_divergence_are_those_of_the_enumerated_mixture(make_lm, words):
-    """Responses of at most two tokens: each one's probability under the mixture, and the exact KL from the reference."""
+    """Responses of at most two tokens: each one's probability, and the exact KL from the reference."""
     share, number, eos, pad = 0.6, 4000, words.eos_token_id, words.pad_token_id
     models = [make_lm(seed, scale=0.15) for seed in (0, 1)]
     prompt = words(["a b"], return_tensors="pt")

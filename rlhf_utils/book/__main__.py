@@ -9,12 +9,11 @@ from pathlib import Path
 from rlhf_utils.book import build
 from rlhf_utils.errors import UserError
 
-
 #: what can be written from the built book
 WRITTEN = ("notebooks", "pdf", "epub", "zip", "anchors")
 HELP = (
-    "build the site, check the one that is built, write it as notebooks or as one PDF, EPUB or zip into _build, or note "
-    "its anchors"
+    "build the site, check the one that is built, write it as notebooks or as one PDF, EPUB or zip into _build, "
+    "or note its anchors"
 )
 
 
