@@ -134,6 +134,7 @@ FOCUSED = """() => {
 @pytest.mark.parametrize("name", [FIRST, *FIGURES[:1]])
 def test_focus_can_be_seen_and_skips_to_the_text(name, open_page):
     page = open_page(name)
+    page.reload()  # nothing has been clicked yet
     page.keyboard.press("Tab")
     assert "#main-content" in page.evaluate("document.activeElement.outerHTML")
     assert page.evaluate(FOCUSED)["seen"]
