@@ -54,7 +54,8 @@ FIGURES = """() => [...document.querySelectorAll('.rlhf-figure')].map(figure => 
   const told = JSON.parse(figure.querySelector('script').textContent).data.length;
   return {id: figure.id, told, drawn: box.data?.length ?? 0, full: box._fullData?.length ?? 0,
           painted: box.querySelectorAll('.main-svg, canvas').length};
-}).filter(it => !(it.told && it.told === it.drawn && it.told === it.full && it.painted)).map(it => JSON.stringify(it))"""
+}).filter(it => !(it.told && it.told === it.drawn && it.told === it.full && it.painted))
+  .map(it => JSON.stringify(it))"""
 
 # Formulas without size, with an error, in another font, or left as TeX.
 FORMULAS = """() => {
@@ -97,7 +98,8 @@ TABLES = """async () => {
     const rows = [...details.querySelectorAll('tbody tr')];
     const digits = rows.slice(0, 50).some(row => /\\d/.test(row.textContent));
     details.open = false;
-    if (!rows.length || rows.length > 1000 || !digits) found.push(`${figure.id}: ${rows.length} rows, digits: ${digits}`);
+    const bad = !rows.length || rows.length > 1000 || !digits;
+    if (bad) found.push(`${figure.id}: ${rows.length} rows, digits: ${digits}`);
   }
   return found;
 }"""
@@ -119,7 +121,8 @@ TEXT_BOXES = """() => [...document.querySelectorAll('.rlhf-drawing')].map(drawin
 ONE_OF_EACH_KIND = """() => {
   const seen = new Set();
   for (const word of document.querySelectorAll('pre span:not(:has(*))')) {
-    const places = ['.cell_input', '.cell_output', '.admonition', '.sig', 'a', 'details'].filter(it => word.closest(it));
+    const around = ['.cell_input', '.cell_output', '.admonition', '.sig', 'a', 'details'];
+    const places = around.filter(it => word.closest(it));
     const kind = [word.className, ...places].join();
     if (seen.has(kind)) word.replaceWith(word.textContent);
     seen.add(kind);
