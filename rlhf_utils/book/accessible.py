@@ -21,7 +21,7 @@ _MENDS = tuple(
         (r'<summary aria-label="Toggle hidden content">', "<summary>"),
         # The folded part of the contents has an arrow and no text.
         (
-            r'(<a class="reference internal" href="[^"]*">([^<]*)</a><details[^>]*>)<summary>',
+            r'(<a class="(?:current )?reference internal" href="[^"]*">([^<]*)</a><details[^>]*>)<summary>',
             r'\1<summary aria-label="Pages of “\2”">',
         ),
         # The book's name and the search button stand in no landmark.
@@ -29,6 +29,8 @@ _MENDS = tuple(
             r'<div id="pst-primary-sidebar" class="bd-sidebar-primary',
             r'<div id="pst-primary-sidebar" role="navigation" aria-label="Book" class="bd-sidebar-primary',
         ),
+        # ARIA has replaced the role by one that it had before; the list around it is a list already.
+        (r'role="doc-biblioentry"', 'role="listitem"'),
         # An empty corner of a table heads nothing.
         (r'<th class="head([^"]*)">(?:<p></p>)?</th>', r'<td class="head\1"></td>'),
     )
@@ -37,7 +39,9 @@ _MENDS = tuple(
 _PARAMETERS = re.compile(r'<dl>(\s*<dd><em class="sig-param">.*?)</dl>', re.DOTALL)
 
 # axe-core, and readers without mathematics, hear nothing in a formula.
-_HEADER = re.compile(r'<th class="head[^"]*">(?:(?!</th>).)*<math\b(?:(?!</th>).)*</th>', re.DOTALL)
+_NAMED = re.compile(r"<(th|summary)\b[^>]*>(?:(?!</\1>).)*<math\b(?:(?!</\1>).)*</\1>", re.DOTALL)
+_SUMMARY = re.compile(r"<summary\b.*?</summary>", re.DOTALL)
+_LINK = re.compile(r"</?a\b[^>]*>")
 _MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
 _ANNOTATION = re.compile(r"<annotation\b.*?</annotation>", re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")
@@ -47,13 +51,16 @@ def mended(page: str) -> str:
     """The page with all mends."""
     for pattern, mend in _MENDS:
         page = pattern.sub(mend, page)
-    return _HEADER.sub(_name_formula, _PARAMETERS.sub(_as_list, page))
+    page = _PARAMETERS.sub(_as_list, page)
+    # What opens on a click has no other click in it.
+    page = _SUMMARY.sub(lambda summary: _LINK.sub("", summary[0]), page)
+    return _NAMED.sub(_name_formula, page)
 
 
 def _name_formula(match: re.Match[str]) -> str:
-    """A heading that is a formula and nothing else, with the formula's signs as its name."""
+    """A heading or an answer that is a formula and nothing else, with the formula's signs as its name."""
     head = match[0]
-    if _TAG.sub("", _MATH.sub("", head)).strip():
+    if re.search(r"\w", _TAG.sub("", _MATH.sub("", head))):
         return head
     return _MATH.sub(lambda formula: f'<math aria-label="{_signs(formula[0])}"{formula[0].removeprefix("<math")}', head)
 

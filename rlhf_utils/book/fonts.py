@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from fontTools import subset
 
+# It tells of every table of a font.
+logging.getLogger("fontTools.subset").setLevel(logging.WARNING)
 _MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
 _ANNOTATION = re.compile(r"<annotation\b.*?</annotation>", re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def _selectors(prelude: list[Any]) -> Iterable[list[Any]]:
 
 def _classes(selector: list[Any]) -> set[str]:
     """The classes that an element needs for the selector; those in brackets, as in ``:not(.a)``, aren't needed."""
-    pairs = zip(selector, selector[1:], strict=False)
-    return {b.value for a, b in pairs if a.type == "literal" and a.value == "." and b.type == "ident"}
+    return {b.value for a, b in pairwise(selector) if a.type == "literal" and a.value == "." and b.type == "ident"}
 
 
 def _body(content: list[Any]) -> str:

@@ -169,7 +169,8 @@ def test_numbers_of_a_figure_are_as_long_as_they_are_shown():
 def test_mends():
     empty = '<tr><th class="head"><p></p></th><th class="head text-right"><p>a</p></th></tr>'
     assert accessible.mended(empty) == '<tr><td class="head"></td><th class="head text-right"><p>a</p></th></tr>'
-    formula = '<th class="head"><p><math display="inline"><msub><mi>r</mi><mi>t</mi></msub><annotation>r_t</annotation></math></p></th>'
+    signs = "<msub><mi>r</mi><mi>t</mi></msub><annotation>r_t</annotation>"
+    formula = f'<th class="head"><p><math display="inline">{signs}</math></p></th>'
     assert '<math aria-label="r t" display="inline">' in accessible.mended(formula)
     assert "aria-label" not in accessible.mended(formula.replace("<p>", "<p>the "))
     arrow = '<a class="reference internal" href="a.html">Part</a><details><summary><span></span></summary>'

@@ -54,7 +54,8 @@ FIGURES = """() => [...document.querySelectorAll('.rlhf-figure')].map(figure => 
   const told = JSON.parse(figure.querySelector('script').textContent).data.length;
   return {id: figure.id, told, drawn: box.data?.length ?? 0, full: box._fullData?.length ?? 0,
           painted: box.querySelectorAll('.main-svg, canvas').length};
-}).filter(it => !(it.told && it.told === it.drawn && it.told === it.full && it.painted)).map(it => JSON.stringify(it))"""
+}).filter(it => !(it.told && it.told === it.drawn && it.told === it.full && it.painted))
+  .map(it => JSON.stringify(it))"""
 
 # Formulas without size, with an error, in another font, or left as TeX.
 FORMULAS = """() => {
@@ -97,7 +98,8 @@ TABLES = """async () => {
     const rows = [...details.querySelectorAll('tbody tr')];
     const digits = rows.slice(0, 50).some(row => /\\d/.test(row.textContent));
     details.open = false;
-    if (!rows.length || rows.length > 1000 || !digits) found.push(`${figure.id}: ${rows.length} rows, digits: ${digits}`);
+    const bad = !rows.length || rows.length > 1000 || !digits;
+    if (bad) found.push(`${figure.id}: ${rows.length} rows, digits: ${digits}`);
   }
   return found;
 }"""
@@ -113,6 +115,26 @@ TEXT_BOXES = """() => [...document.querySelectorAll('.rlhf-drawing')].map(drawin
             size: parseFloat(getComputedStyle(text).fontSize) * scale};
   })};
 })"""
+
+# Thousands of words in code look like one another: one of each kind stays an element, the others become text, and a
+# formula becomes one word. The time that axe-core takes grows with the elements.
+ONE_OF_EACH_KIND = """() => {
+  const seen = new Set();
+  for (const word of document.querySelectorAll('pre span:not(:has(*))')) {
+    const around = ['.cell_input', '.cell_output', '.admonition', '.sig', 'a', 'details'];
+    const places = around.filter(it => word.closest(it));
+    const kind = [word.className, ...places].join();
+    if (seen.has(kind)) word.replaceWith(word.textContent);
+    seen.add(kind);
+  }
+  document.querySelectorAll('pre').forEach(block => block.normalize());
+  document.querySelectorAll('math annotation').forEach(source => source.remove());
+  for (const formula of document.querySelectorAll('math')) {
+    const word = document.createElementNS(formula.namespaceURI, 'mtext');
+    word.textContent = formula.textContent;
+    formula.replaceChildren(word);
+  }
+}"""
 
 # All rules but experimental ones and those of level AAA, which nobody asks of whole sites.
 AXE = """async () => {
@@ -213,12 +235,9 @@ def _as_phone(page: Any, visit: Visit, mode: str) -> None:
         visit.problems += [f"drawing: {it}" for it in _drawings(page)]
 
 
-def _as_desk(page: Any, visit: Visit, mode: str, axe: str | None) -> None:
+def _as_desk(page: Any, visit: Visit, mode: str) -> None:
     visit.problems += [f"figure not drawn: {it}" for it in page.evaluate(FIGURES)]
     visit.problems += [f"formula: {it}" for it in page.evaluate(FORMULAS)]
-    if axe is not None:
-        page.evaluate(axe)
-        visit.barriers = page.evaluate(AXE)
     if mode == "light":  # a table is the same in both modes
         visit.problems += [f"table: {it}" for it in page.evaluate(TABLES)]
 
@@ -248,7 +267,11 @@ def look(context: Any, mode: str, address: str, name: str, axe: str | None) -> V
         if size is PHONE:
             _as_phone(page, visit, mode)
         else:
-            _as_desk(page, visit, mode, axe)
+            _as_desk(page, visit, mode)
+    if axe is not None:
+        page.evaluate(ONE_OF_EACH_KIND)
+        page.evaluate(axe)
+        visit.barriers = page.evaluate(AXE)
     visit.problems += troubles
     page.close()
     return visit

@@ -3,10 +3,12 @@
 
 (() => {
   const observer = new ResizeObserver((entries) => {
-    for (const { target } of entries) {
-      if (target.scrollWidth > target.clientWidth && target.clientWidth > 0) target.tabIndex = 0;
+    // All widths are read before anything is changed, or the browser would lay out the page anew for each box.
+    const wide = entries.map(({ target }) => target.clientWidth > 0 && target.scrollWidth > target.clientWidth);
+    entries.forEach(({ target }, i) => {
+      if (wide[i]) target.tabIndex = 0;
       else target.removeAttribute("tabindex");
-    }
+    });
   });
   const boxes = "pre, .math-scroll, .math-long, .pst-scrollable-table-container, table.table";
   for (const box of document.querySelectorAll(`.bd-article :is(${boxes})`)) observer.observe(box);
