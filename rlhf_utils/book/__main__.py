@@ -1,4 +1,4 @@
-"""``python -m rlhf_utils.book build|check|notebooks|pdf|epub|zip|anchors [--root FOLDER]``."""
+"""``python -m rlhf_utils.book build|check|links|notebooks|pdf|epub|zip|anchors [--root FOLDER]``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rlhf_utils.errors import UserError
 #: what can be written from the built book
 WRITTEN = ("notebooks", "pdf", "epub", "zip", "anchors")
 HELP = (
-    "build the site, check the one that is built, write it as notebooks or as one PDF, EPUB or zip into _build, "
-    "or note its anchors"
+    "build the site, check the one that is built, ask the addresses that it names, write it as notebooks or as one PDF, "
+    "EPUB or zip into _build, or note its anchors"
 )
 
 
@@ -32,7 +32,7 @@ def _write(command: str, root: Path) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rlhf_utils.book", description="Build or check the book.")
-    parser.add_argument("command", choices=("build", "check", *WRITTEN), help=HELP)
+    parser.add_argument("command", choices=("build", "check", "links", *WRITTEN), help=HELP)
     parser.add_argument("--root", type=Path, default=Path("."), help="the folder with _config.yml (default: this one)")
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
@@ -40,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{root} has no _config.yml. Give the book's folder with --root.")
     if chosen.command in ("build", "check"):
         return build.build(root) if chosen.command == "build" else build.check(root)
+    if chosen.command == "links":
+        from rlhf_utils.book import linkcheck  # late, for the same reason
+
+        return linkcheck.check(root)
     return _write(chosen.command, root)
 
 
