@@ -18,6 +18,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     from rlhf_utils.book import (
         diagrams,
         execution,
+        explorables,
         figures,
         glance,
         languages,
@@ -31,7 +32,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
-    for part in (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, mathematics, site):
+    parts = (execution, figures, diagrams, quiz, glance, languages, reference, record, playground, explorables)
+    for part in (*parts, mathematics, site):
         part.register(app)
     # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}
