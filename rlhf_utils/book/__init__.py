@@ -24,6 +24,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         citing,
         diagrams,
         execution,
+        explorables,
         figures,
         glance,
         languages,
@@ -43,10 +44,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
     # The kernels that run the lessons inherit it: `show` then writes figures for the page.
     os.environ["RLHF_UTILS_BOOK"] = "1"
-    parts = (execution, figures, diagrams, quiz, glance, languages, launch, reference, record, playground, mathematics)
+    lessons = (execution, figures, launch, record)
+    directives = (diagrams, quiz, glance, languages, reference, playground, explorables)
+    typography = (mathematics, numbers, breaks)
     companions = (addresses, anchors, citing, texts, redirects, notfound, offline)
     # The last two change the pages once they are written.
-    for part in (*parts, numbers, breaks, site, *companions, accessible, bundle):
+    for part in (*lessons, *directives, *typography, site, *companions, accessible, bundle):
         part.register(app)
     # Figures and mathematics are collected in this process; Jupyter Book builds with one process anyway.
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": False}
