@@ -12,8 +12,8 @@ from rlhf_utils.errors import UserError
 #: what can be written from the built book
 WRITTEN = ("notebooks", "pdf", "epub", "zip", "anchors")
 HELP = (
-    "build the site, check the one that is built, ask the addresses that it names, write it as notebooks or as one PDF, "
-    "EPUB or zip into _build, or note its anchors"
+    "build the site; check the one that is built; ask the addresses that it names; write the built book as notebooks, "
+    "as one PDF, EPUB or zip into _build; or note its anchors"
 )
 
 
