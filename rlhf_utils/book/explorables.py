@@ -113,7 +113,8 @@ def _pass(translator: nodes.NodeVisitor, node: nodes.Element) -> None:
 
 def _add_script(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document) -> None:
     if doctree is not None and next(doctree.findall(ExplorableNode), None) is not None:
-        app.add_js_file("explore.js", loading_method="defer")
+        for script in ("alive.js", "explore.js"):
+            app.add_js_file(script, loading_method="defer")
 
 
 def register(app: Sphinx) -> None:

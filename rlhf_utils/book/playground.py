@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 FOLDER = Path("_static") / "policies"
 SCRIPTS = {
-    "playground": ("policies.js", "playground.js"),
-    "scoring": ("policies.js", "playground.js"),
-    "annotator": ("annotator.js",),
+    "playground": ("alive.js", "policies.js", "playground.js"),
+    "scoring": ("alive.js", "policies.js", "playground.js"),
+    "annotator": ("alive.js", "annotator.js"),
 }
 #: λ of the mixture at which the build measures reward and KL
 SHARES = tuple(i / 10 for i in range(11))

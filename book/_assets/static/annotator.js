@@ -56,6 +56,7 @@ var annotation = (() => {
 })();
 
 (() => {
+  const { element, button, fixed } = alive;
   const root = document.querySelector(".rlhf-alive[data-part='annotator']");
   if (!root) return;
   const facts = JSON.parse(document.getElementById("rlhf-annotator-facts").textContent);
@@ -63,19 +64,6 @@ var annotation = (() => {
   const SHOWN = 8; // words at each end of the list
   const FEW = 5; // judgements before a model is fitted
   const NAMES = { a: "the left text", b: "the right text", tie: "about the same" };
-
-  function element(name, attributes = {}, ...children) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
-
-  const button = (action, attributes, ...children) => {
-    const made = element("button", { type: "button", class: "rlhf-button", ...attributes }, ...children);
-    made.addEventListener("click", action);
-    return made;
-  };
 
   // ---- what is kept ----
 
@@ -173,15 +161,15 @@ var annotation = (() => {
   const status = element("p", { class: "rlhf-note", role: "status" });
   const say = (text) => { status.textContent = text + lost; };
   const prompt = element("p", { class: "rlhf-prompt" });
-  const left = button(() => judge("a"), { class: "rlhf-button rlhf-choice" });
-  const right = button(() => judge("b"), { class: "rlhf-button rlhf-choice" });
+  const left = button("", () => judge("a"), { class: "rlhf-button rlhf-choice" });
+  const right = button("", () => judge("b"), { class: "rlhf-button rlhf-choice" });
   const progress = element("p", { class: "rlhf-numbers" });
   const result = element("div", { class: "rlhf-next" });
-  const tie = button(() => judge("tie"), {}, "About the same");
-  const skipping = button(skip, {}, "Skip");
-  const undoing = button(undo, {}, "Undo");
-  const saving = button(download, {}, "Download the judgements");
-  const forgetting = button(forget, {}, "Forget all");
+  const tie = button("About the same", () => judge("tie"));
+  const skipping = button("Skip", skip);
+  const undoing = button("Undo", undo);
+  const saving = button("Download the judgements", download);
+  const forgetting = button("Forget all", forget);
 
   const chosenRejected = () => records.filter(({ choice }) => choice !== "tie").map((r) => {
     const [a, b] = [r.prompt + r.response_a, r.prompt + r.response_b];
@@ -227,7 +215,7 @@ var annotation = (() => {
       element("tbody", {}, ...words.map(([word, weight]) => {
         const bar = element("span", { class: `rlhf-bar rlhf-bar-${weight > 0 ? "more" : "less"}` });
         bar.style.width = `${(100 * Math.abs(weight)) / most}%`;
-        return element("tr", {}, element("th", { scope: "row" }, word), element("td", {}, bar, element("span", {}, weight.toFixed(2).replace("-", "−"))));
+        return element("tr", {}, element("th", { scope: "row" }, word), element("td", {}, bar, element("span", {}, fixed(weight))));
       })));
     result.append(
       element("p", {}, element("strong", {}, "Your reward model "), `has learnt from ${pairs.length} of your judgements. ` +

@@ -5,41 +5,13 @@
 "use strict";
 
 (() => {
+  const { element, svg, math, button, details, fixed, sum, mean, error } = alive;
+
   // ---- small helpers ----
 
-  function filled(made, attributes, children) {
-    for (const [key, value] of Object.entries(attributes)) if (value !== null) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
-
-  const element = (name, attributes = {}, ...children) => filled(document.createElement(name), attributes, children);
-  const within = (space) => (name, attributes = {}, ...children) => filled(document.createElementNS(space, name), attributes, children);
-  const svg = within("http://www.w3.org/2000/svg");
-  const math = within("http://www.w3.org/1998/Math/MathML");
-
-  const button = (text, action) => {
-    const made = element("button", { type: "button", class: "rlhf-button" }, text);
-    made.addEventListener("click", action);
-    return made;
-  };
-
-  // A number with a real minus, and never "−0.00".
-  const fixed = (value, digits = 2) => {
-    const text = value.toFixed(digits);
-    return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
-  };
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
-  const mean = (values) => sum(values) / values.length;
-  const error = (values) => {
-    const m = mean(values);
-    return Math.sqrt(sum(values.map((v) => (v - m) ** 2)) / (values.length - 1) / values.length);
-  };
   const quantile = (values, share) => [...values].sort((a, b) => a - b)[Math.round(share * (values.length - 1))];
   const root = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
   const same = (value) => value;
-
-  const details = (title, ...inside) => element("details", {}, element("summary", {}, title), ...inside);
 
   function table(head, rows, label) {
     return element("div", { class: "rlhf-scroll", tabindex: "0", role: "region", "aria-label": label },

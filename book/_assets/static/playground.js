@@ -10,25 +10,10 @@
   const BATCH = 24; // responses behind the averages for one opening
   const BEAT = 70; // milliseconds between two tokens of a text that writes itself
 
+  const { element, svg, button, details, fixed, mean, error } = alive;
+
   // ---- small helpers ----
 
-  function element(name, attributes = {}, ...children) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (value === true) made.setAttribute(key, "");
-      else if (value !== false && value !== null) made.setAttribute(key, value);
-    }
-    made.append(...children);
-    return made;
-  }
-
-  const button = (text, action, attributes = {}) => {
-    const made = element("button", { type: "button", class: "rlhf-button", ...attributes }, text);
-    made.addEventListener("click", action);
-    return made;
-  };
-
-  const fixed = (value, digits = 2) => (Object.is(Math.round(value * 10 ** digits), -0) ? 0 : value).toFixed(digits).replace("-", "−");
   const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
   const pause = (milliseconds = 0) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -117,13 +102,6 @@
     return made;
   };
 
-  function svg(tag, attributes = {}, ...children) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
-
   // Reward, gold score and, in a panel of its own, KL over the slider, as the build has measured them, with the slider's place.
   function curves() {
     const W = 560, H = 270, left = 36, right = 44;
@@ -199,7 +177,7 @@
     const sliderText = element("output", { class: "rlhf-slider-value" });
     const text = element("p", { class: "rlhf-text", "aria-live": "polite" });
     const numbers = element("p", { class: "rlhf-numbers" });
-    const mean = element("p", { class: "rlhf-numbers" });
+    const averaged = element("p", { class: "rlhf-numbers" });
     const next = element("div", { class: "rlhf-next" });
     const record = element("div", { class: "rlhf-scroll", tabindex: "0", role: "region", "aria-label": "Each token of the response" });
     const { drawing, place } = curves();
@@ -219,7 +197,7 @@
       roll = rlhf.dice(seed);
       batch += 1;
       stop();
-      mean.textContent = "";
+      averaged.textContent = "";
       const words = vocabulary.split(opening.value);
       const most = facts.config.context - facts.limit;
       draft = null;
@@ -328,21 +306,18 @@
         kls.push(trial.kl);
         await pause();
         if (mine !== batch) return;
-        const sum = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-        const error = (values) => Math.sqrt(values.reduce((a, b) => a + (b - sum(values)) ** 2, 0) / Math.max(1, values.length - 1) / values.length);
-        mean.textContent = `For this opening at λ = ${fixed(λ)}: reward ${fixed(sum(rewards))} ± ${fixed(error(rewards))}, ` +
-          `KL ${fixed(sum(kls))} ± ${fixed(error(kls))} nats (${i + 1} of ${BATCH} texts).`;
+        averaged.textContent = `For this opening at λ = ${fixed(λ)}: reward ${fixed(mean(rewards))} ± ${fixed(error(rewards))}, ` +
+          `KL ${fixed(mean(kls))} ± ${fixed(error(kls))} nats (${i + 1} of ${BATCH} texts).`;
       }
     }
 
     const measured = element("p", { class: "rlhf-numbers" });
-    const details = (title, ...inside) => element("details", {}, element("summary", {}, title), ...inside);
     root.append(
       element("div", { class: "rlhf-row" }, element("label", { class: "rlhf-wide" }, "Opening ", opening), other, list),
       element("div", { class: "rlhf-row" }, element("label", { class: "rlhf-wide" }, "From SFT to PPO ", slider), sliderText),
       element("div", { class: "rlhf-row" }, whole, step, again, back),
       say, text, numbers, next,
-      element("div", { class: "rlhf-row" }, button(`Average over ${BATCH} texts`, average)), mean,
+      element("div", { class: "rlhf-row" }, button(`Average over ${BATCH} texts`, average)), averaged,
       element("div", { class: "rlhf-curves" }, drawing), measured,
       details("Each token of the response", record),
       details("The averages as a table", averagesTable()),
@@ -360,7 +335,7 @@
         draft = new Draft([sft, ppo], draft.prompt);
         while (!draft.ended && (whole || draft.steps.length < written)) draft.write(share(), roll());
       }
-      mean.textContent = "";
+      averaged.textContent = "";
       if (going && draft && !draft.ended) write();
       else show();
     });
