@@ -85,6 +85,7 @@ DRAWN = """() => JSON.stringify(document.querySelector('.rlhf-sliders').previous
   .map(trace => [trace.x, trace.y, trace.z]))"""
 
 
+@pytest.mark.parametrize("open_page", ["light"], indirect=True)
 @pytest.mark.parametrize("name", SLIDERS)
 def test_sliders_work_by_key_and_survive_a_change_of_the_theme(name, open_page):
     page = open_page(name)

@@ -18,11 +18,12 @@ var Scorer = (() => {
   return {
     objNameMatch: 11, objPartialMatch: 6, objPrio: { 0: 15, 1: 5, 2: -5 }, objPrioDefault: 0,
     title: 15, partialTitle: 7, term: 5, partialTerm: 2,
-    score([, title, anchor, , score]) {
+    score([name, title, anchor, , score]) {
       const query = wordsOf(new URLSearchParams(location.search).get("q") ?? "");
       const parts = title.split(" > ");
       const [page, section] = [said(query, parts[0]), said(query, parts.at(-1))];
-      if (!anchor) return score + 1000 * page;
+      // A chapter stands before the lesson of the same title.
+      if (!anchor) return page ? 1000 * page + (name.startsWith("book/") ? 100 : 0) + Math.min(score, 99) : score;
       return score + (parts.length > 1 ? 300 * section : 0);
     },
   };
