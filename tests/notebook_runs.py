@@ -67,7 +67,9 @@ def install(wheel: Path, folder: Path) -> Path:
     python = Path(sysconfig.get_path("scripts", "venv", places)) / Path(sys.executable).name
     libraries = Path(sysconfig.get_path("purelib", "venv", places))
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*command, str(wheel)], check=True, timeout=300)
+    # From elsewhere and without PYTHONPATH: pip would take the repository's own metadata for an installed package.
+    away = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*command, "--ignore-installed", str(wheel)], cwd=folder, env=away, check=True, timeout=300)
     (libraries / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf8")
     return python
 

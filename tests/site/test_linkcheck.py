@@ -23,5 +23,6 @@ def test_a_book_with_a_dead_link_fails(small_book, capsys):
     with (small_book / "lessons" / "01_figures.md").open("a", encoding="utf8") as file:
         file.write("\n\n[nowhere](http://127.0.0.1:9/gone)\n")
     assert linkcheck.check(small_book) == 1
-    told = capsys.readouterr().out
-    assert re.search(r"^lessons/01_figures\.md:\d+: http://127\.0\.0\.1:9/gone: ", told, re.MULTILINE)
+    assert re.search(
+        r"^lessons/01_figures\.md:\d+: http://127\.0\.0\.1:9/gone: ", capsys.readouterr().out, re.MULTILINE
+    )
