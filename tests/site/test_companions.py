@@ -267,7 +267,9 @@ def test_the_page_for_wrong_addresses_works_at_any_depth(prefix, wrong, site, br
         assert page.locator("article h1").inner_text().startswith(notfound.TITLE)
         # What is loaded lies in the site. (Chromium tries other addresses before the script has told the right ones.)
         assert page.evaluate("[...document.styleSheets].every((sheet) => sheet.cssRules.length > 0)")
-        loaded = page.evaluate("[...document.querySelectorAll('link[rel=stylesheet], script[src]')].map(e => e.href ?? e.src)")
+        loaded = page.evaluate(
+            "[...document.querySelectorAll('link[rel=stylesheet], script[src]')].map(e => e.href ?? e.src)"
+        )
         inside = (f"{root}_static/", f"{root}searchindex.js")
         assert [address for address in loaded if not address.startswith(inside)] == []
         page.locator("article a", has_text="first page").click()
