@@ -177,6 +177,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(make_lm, words
 
 
 def test_loss_and_gradient_are_trls(make_lm, words, tmp_path):
+    pytest.importorskip("trl", reason="trl needs Python 3.11")
     from datasets import Dataset
     from trl import DPOConfig as TRLConfig
     from trl import DPOTrainer

@@ -253,8 +253,10 @@ class _NotFound(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("prefix", ["/", "/some-book/"])
-@pytest.mark.parametrize("wrong", ["nowhere.html", "book/nowhere.html", "book/api/no/where.html"])
+@pytest.mark.parametrize(
+    ("prefix", "wrong"),
+    [("/", "book/nowhere.html"), ("/some-book/", "nowhere.html"), ("/some-book/", "book/api/no/where.html")],
+)
 def test_the_page_for_wrong_addresses_works_at_any_depth(prefix, wrong, site, browser):
     handler = type("Handler", (_NotFound,), {"prefix": prefix})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site)))
@@ -267,9 +269,8 @@ def test_the_page_for_wrong_addresses_works_at_any_depth(prefix, wrong, site, br
         assert page.locator("article h1").inner_text().startswith(notfound.TITLE)
         # What is loaded lies in the site. (Chromium tries other addresses before the script has told the right ones.)
         assert page.evaluate("[...document.styleSheets].every((sheet) => sheet.cssRules.length > 0)")
-        loaded = page.evaluate(
-            "[...document.querySelectorAll('link[rel=stylesheet], script[src]')].map(e => e.href ?? e.src)"
-        )
+        every = "[...document.querySelectorAll('link[rel=stylesheet], script[src]')]"
+        loaded = page.evaluate(f"{every}.map(element => element.href ?? element.src)")
         inside = (f"{root}_static/", f"{root}searchindex.js")
         assert [address for address in loaded if not address.startswith(inside)] == []
         page.locator("article a", has_text="first page").click()

@@ -262,6 +262,7 @@ def test_search_works_from_the_disk(from_disk, site, soup):
 def test_the_playground_writes_from_the_disk(name, from_disk, site):
     from_disk.goto((site / name).as_uri())
     words = "document.querySelectorAll('.rlhf-playground .rlhf-token').length"
+    from_disk.locator(".rlhf-playground").get_by_role("button", name="Fetch").click()
     from_disk.get_by_role("button", name="Write to the end").click()
     from_disk.wait_for_function(f"{words} > 0", timeout=60000)
 

@@ -68,6 +68,10 @@ async ({ page, pages, root }) => {
     for (const item of [...list.children]) item.replaceWith(make("div", { class: "rlhf-indented" }, ...item.childNodes));
     list.replaceWith(make("div", {}, ...list.childNodes));
   }
+  // What pandoc says of brackets' sizes also where TeX has a letter in a bracket's place; MathML knows it of operators only.
+  for (const element of all("math :not(mo)")) {
+    for (const name of ["stretchy", "minsize", "maxsize"]) element.removeAttribute(name);
+  }
   for (const fold of all("details")) fold.replaceWith(make("div", { class: fold.className }, ...fold.childNodes));
   for (const element of all(".toggle-hidden")) element.classList.remove("toggle-hidden");
   for (const element of all("[tabindex], [onclick]")) {
