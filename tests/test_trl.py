@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from datasets import Dataset
 from transformers import GPT2ForSequenceClassification
 
