@@ -32,8 +32,10 @@ class Work:
     """What the book is called, by whom, and in which version.
 
     Args:
+        title: the book's.
         authors: each as ``"Family, Given"``, or as the name of a group.
         groups: those of the authors that aren't persons.
+        version: such as ``"0.1.0"``.
         rights: the licence of the text, in words.
     """
 

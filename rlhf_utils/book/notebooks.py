@@ -309,21 +309,29 @@ class Writer:
     def first_cells(self, lesson: str, title: str) -> list[NotebookNode]:
         """Title and what to know before running, and the cell that installs the package on Colab."""
         page = self._to_site("page of the book", f"lessons/{lesson}")
+        package = self.package()
+        if package is None:
+            first = (
+                "**The package first.** This copy of the book doesn't know where it is published. Install the package "
+                "from the book's folder: `python -m pip install 'PATH-OF-THE-BOOK[lessons]'`."
+            )
+        else:
+            first = (
+                "**Run the next cell first.** On Colab it installs the book's package and keeps Colab's torch. "
+                "Elsewhere it does nothing: there the package has to be installed already."
+            )
         said = [
             title,
             f"*This notebook is a {page}, to be run and changed.*",
-            "**Run the next cell first.** On Colab it installs the book's package and keeps Colab's torch. Elsewhere "
-            "it does nothing: there the package has to be installed already.",
+            first,
             "**Keep your work.** Colab: *File, Save a copy in Drive*. Binder: download the notebook before you leave, "
             "since the machine is thrown away.",
             "The numbers in the text come from the book's own run; yours may differ a little. Solutions are folded: "
             "a click beside their heading opens one, and another shows the code of a cell.",
         ]
-        package = self.package()
         if package is None:
-            install = 'raise RuntimeError("This copy does not know its repository: install rlhf_utils by hand first.")'
-        else:
-            install = f'%pip install --quiet "{package}"'
+            return [new_markdown_cell("\n\n".join(said))]
+        install = f'%pip install --quiet "{package}"'
         code = f'import sys\n\nif "google.colab" in sys.modules:\n    {install}'
         return [new_markdown_cell("\n\n".join(said)), new_code_cell(code)]
 

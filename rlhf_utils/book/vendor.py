@@ -27,7 +27,13 @@ _PATIENCE = 90  # seconds for one package
 
 @dataclass(frozen=True)
 class Part:
-    """A part of ``plotly.js`` on npm: its package, its file and the kinds of traces that it draws."""
+    """A part of ``plotly.js`` on npm.
+
+    Args:
+        package: its name on npm.
+        file: the script in the package.
+        traces: the kinds of traces that it draws.
+    """
 
     package: str
     file: str

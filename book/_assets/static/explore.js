@@ -245,7 +245,8 @@
     const chance = (key, policy) => ({
       symbol: () => log(policy, t + 1),
       letters: () => [],
-      numbers: () => [row(math("mi", {}, "log"), space(), mn(Math.exp(data[key][t])))],
+      // With as many digits as its logarithm needs.
+      numbers: () => [row(math("mi", {}, "log"), space(), mn(Math.exp(data[key][t]), Math.max(3, 2 - Math.floor(data[key][t] / Math.LN10))))],
       uses: () => [],
     });
     const QUANTITIES = [
@@ -291,7 +292,7 @@
       },
       {
         key: "advantages", name: "Â, whitened", means: "less the batch's mean, over the batch's deviation",
-        symbol: () => sub(hat("A"), t + 1),
+        symbol: () => math("msubsup", {}, hat("A"), math("mn", {}, String(t + 1)), math("mtext", {}, "white")),
         letters: () => [math("mfrac", {}, row(sub(hat("A"), t + 1), "−", math("mover", { accent: "true" }, mi("A"), mo("¯"))), row(mi("std"), "(", hat("A"), ")"))],
         numbers: () => [math("mfrac", {}, row(mn(data.raw_advantages[t]), "−", signed(whitening.mean)), mn(whitening.deviation))],
         uses: () => [["raw_advantages", t]],
