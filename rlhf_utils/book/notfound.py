@@ -52,7 +52,7 @@ def _page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     body = (
         f"<section><h1>{TITLE}</h1><p>The book has no page at this address. It may have moved: "
         f'<a href="{uri}">begin at the first page</a>, <a href="search.html">search the book</a>, '
-        "or look through the table of contents.</p></section>"
+        "or look through the table of contents (on a phone behind ☰).</p></section>"
     )
     yield NAME, {"title": TITLE, "body": body}, "page.html"
 

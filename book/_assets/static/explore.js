@@ -207,7 +207,8 @@
     box.append(
       bar, element("div", { class: "rlhf-panels" }, frontier.drawing, ...histograms.map((h) => h.drawing)),
       element("p", { class: "rlhf-caption" }, "Dashed outline: the SFT model's texts. Dashed upright line: where you are, and the mean."),
-      list, element("div", { class: "rlhf-row" }, button("Other openings", () => { first = first + SHOWN < openings.length ? first + SHOWN : 0; texts(); }), which),
+      // Above the texts: these differ in height, and the button shall stay under the pointer.
+      element("div", { class: "rlhf-row" }, button("Other openings", () => { first = first + SHOWN < openings.length ? first + SHOWN : 0; texts(); }), which), list,
       details("The averages as a table", table(["policy", ...Object.values(NAMES)],
         policies.map((policy) => [name(policy), ...Object.keys(NAMES).map((key) => numbers(key)(policy))]), "Averages with standard errors")));
     texts();

@@ -268,6 +268,8 @@
         record.append(table(scores));
       }
       if (!draft.ended) next.append(candidates());
+      // The place stays as high as it has been, so that what is below doesn't jump.
+      next.style.minHeight = `${Math.max(parseFloat(next.style.minHeight) || 0, next.offsetHeight)}px`;
     }
 
     function candidates() {
