@@ -123,7 +123,8 @@ def _configure(app: Sphinx, config: Config) -> None:
     root = Path(app.srcdir)
     app.rlhf_work = work(root) if (root / FILE).exists() else None  # type: ignore[attr-defined]
     if app.rlhf_work:  # type: ignore[attr-defined]
-        config.html_theme_options["extra_footer"] = f'<p class="rlhf-edition">{html.escape(f"{edition(root)}. {work(root).rights}")}</p>'
+        told = f"{edition(root)}. {app.rlhf_work.rights}"  # type: ignore[attr-defined]
+        config.html_theme_options["extra_footer"] = f'<p class="rlhf-edition">{html.escape(told)}</p>'
 
 
 def register(app: Sphinx) -> None:
