@@ -18,6 +18,8 @@ logging.getLogger("fontTools.subset").setLevel(logging.WARNING)
 _MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
 _ANNOTATION = re.compile(r"<annotation\b.*?</annotation>", re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")
+# A root has its sign in no text: the browser draws it for the element.
+_ROOT = re.compile(r"<m(?:sqrt|root)\b")
 _IDENTIFIER = re.compile(r"<mi[^>]*>([^<])</mi>")
 # Letters that Unicode had before the row of italic ones, and those whose names differ there.
 _ITALIC = {"h": "ℎ", "ϵ": "𝜖", "ϑ": "𝜗", "ϕ": "𝜙", "ϱ": "𝜚", "ϖ": "𝜛"}
@@ -29,6 +31,7 @@ def math_signs(pages: Iterable[str]) -> set[str]:
     for page in pages:
         for formula in _MATH.findall(page):
             text = html.unescape(_ANNOTATION.sub("", formula))
+            signs |= {"√"} if _ROOT.search(text) else set()
             signs |= set(_TAG.sub("", text)) | {_italic(letter) for letter in _IDENTIFIER.findall(text)}
     return signs
 

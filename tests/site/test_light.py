@@ -81,9 +81,10 @@ def test_a_page_loads_the_joined_files_once_and_what_is_its_own_later():
 
 
 def test_a_part_of_the_font_has_the_signs_of_the_formulas_and_their_larger_forms(tmp_path):
-    page = "<p>ü</p><math><mi>x</mi><mo>∑</mo><mi>sin</mi><annotation>\\frac</annotation></math>"
+    page = "<p>ü</p><math><mi>x</mi><mo>∑</mo><msqrt><mi>sin</mi></msqrt><annotation>\\frac</annotation></math>"
     signs = fonts.math_signs([page])
-    assert {"𝑥", "x", "∑"} <= signs
+    assert {"𝑥", "x", "∑", "√"} <= signs  # the root's sign stands in no text
+    assert "√" not in fonts.math_signs(["<math><mi>x</mi></math>"])
     assert not {"ü", "𝑠"} & signs
     font = ASSETS / "fonts" / "book-math.woff2"
     data = fonts.part(font, signs)

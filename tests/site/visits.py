@@ -57,12 +57,16 @@ FIGURES = """() => [...document.querySelectorAll('.rlhf-figure')].map(figure => 
 }).filter(it => !(it.told && it.told === it.drawn && it.told === it.full && it.painted))
   .map(it => JSON.stringify(it))"""
 
-# Formulas without size, with an error, in another font, or left as TeX.
+# Formulas without size, with an error, in another font, or left as TeX, and roots without a sign, which are as wide as
+# what stands under them.
 FORMULAS = """() => {
   const formulas = [...document.querySelectorAll('article math')].filter(math => math.checkVisibility());
   const bad = formulas.filter(math => {
     const box = math.getBoundingClientRect();
-    return box.width === 0 || box.height === 0 || math.querySelector('merror');
+    const width = element => element.getBoundingClientRect().width;
+    const bare = [...math.querySelectorAll('msqrt')].some(root =>
+      width(root) < 4 + [...root.children].reduce((sum, child) => sum + width(child), 0));
+    return box.width === 0 || box.height === 0 || bare || math.querySelector('merror');
   }).map(math => math.textContent.slice(0, 40));
   const font = [...document.fonts].some(face => /Book Math/.test(face.family) && face.status === 'loaded');
   if (formulas.length && !font) bad.push('the font of formulas is not there');
