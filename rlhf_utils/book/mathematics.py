@@ -101,11 +101,23 @@ def _mend_accents(root: ElementTree.Element) -> None:
             element.remove(accent)
 
 
+def _mend_raised_brackets(root: ElementTree.Element) -> None:
+    """Let a bracket that carries an index or a power keep its size, and set these close to it."""
+    for element in root.iter():
+        if _tag(element) in _SCRIPTED and _tag(element[0]) == "mo" and element[0].get("minsize"):
+            bracket = element[0]
+            row = ElementTree.Element(f"{{{_NAMESPACE}}}mrow")
+            row.append(bracket)
+            bracket.set("rspace", "0")
+            element[0] = row
+
+
 def tidy(mathml: str) -> str:
     """Mend what browsers draw badly in pandoc's MathML."""
     large = _ALIGNED.replace("<mtable>", '<mtable displaystyle="true" class="aligned">')
     root = ElementTree.fromstring(mathml.replace(_ALIGNED, large))
     _mend_accents(root)
+    _mend_raised_brackets(root)
     _space_functions(root)
     return ElementTree.tostring(root, encoding="unicode")
 

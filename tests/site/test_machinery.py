@@ -36,6 +36,14 @@ def test_formulas_become_mathml(tex):
         assert f'display="{"block" if display else "inline"}"' in mathml
 
 
+def test_a_bracket_with_a_power_keeps_its_size():
+    formula = (r"\Bigl( x \Bigr)^\lambda", True)
+    # A browser lets no sign that is itself the base of a power grow.
+    assert re.search(
+        r'<msup><mrow><mo minsize="180%"[^>]*rspace="0">\)</mo></mrow>', mathematics.convert([formula])[formula]
+    )
+
+
 def test_unreadable_tex_is_told_apart_from_the_formulas_around_it():
     good, bad, last = ("x", False), (r"\nosuch{x}", True), (r"\beta \log x", False)
     result = mathematics.convert([good, bad, last])
