@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import _soup
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -45,15 +46,8 @@ def weights(site, name):
 
 
 @pytest.fixture(scope="module")
-def facts(soup_of):
-    return json.loads(soup_of(PAGE).find(id="rlhf-playground-facts").string)
-
-
-@pytest.fixture(scope="module")
-def soup_of(site):
-    from conftest import _soup
-
-    return lambda name: _soup(site / name)
+def facts(site):
+    return json.loads(_soup(site / PAGE).find(id="rlhf-playground-facts").string)
 
 
 @pytest.fixture(scope="module")
