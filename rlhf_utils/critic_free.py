@@ -120,7 +120,7 @@ def group_advantages(
 
     Args:
         scores: (B,), the G responses to one prompt side by side.
-        group_size: G.
+        group_size: how many responses each prompt gets, G.
         how: the baseline.
         eps: ε, so that a group whose scores agree gets advantages of 0.
 

@@ -1,6 +1,8 @@
-"""Where a long name of code in a table's cell may go on in the next line: behind an underscore, a dot or a slash.
+"""How the cells of a table break into lines.
 
-Elsewhere a name breaks where the line ends. In a cell that would squeeze its column down to a few letters.
+A long name of code may go on in the next line behind an underscore, a dot or a slash. Elsewhere a name breaks where
+the line ends; in a cell that would squeeze its column down to a few letters. A cell that holds a sentence is marked, so
+that the style sheet gives it room.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.writers.html import HTML5Translator
 
+SENTENCE = 28  #: signs from which on a cell's text counts as a sentence
 _PLACES = re.compile(r"(?<=\w[_./])(?=[^\W\d])")
 
 
@@ -27,6 +30,8 @@ def _add_places(app: Sphinx, document: nodes.document, page: str) -> None:
             first, *others = _PLACES.split(text.astext())
             parts = [part for other in others for part in (BreakPlace(), nodes.Text(other))]
             text.parent.replace(text, [nodes.Text(first), *parts])
+        if len(cell.astext()) >= SENTENCE:
+            cell["classes"].append("rlhf-sentence")
 
 
 def _visit(translator: HTML5Translator, node: BreakPlace) -> None:

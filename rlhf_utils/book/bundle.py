@@ -51,6 +51,9 @@ _LOAD = re.compile(
 )
 _PRELOADED = re.compile(r'[ \t]*<link rel="preload" as="script"[^>]*>\n?')
 _CLASSES = re.compile(r'\bclass="([^"]*)"')
+# The theme measures every box of code one by one, which lays out the page anew for each, folded ones included.
+# `book.js` does the same for all of them at once.
+_ONE_BY_ONE = re.compile(r'(function \w+\(\)\{)(?=const \w+=\(\)=>\{document\.querySelectorAll\(\["pre",)')
 _INLINE = re.compile(r"<script(?![^>]*(?:\bsrc=|json))[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -124,7 +127,12 @@ def _used(pages: Iterable[str], scripts: Iterable[Path]) -> set[str]:
 
 def _joined_scripts(paths: Iterable[Path]) -> str:
     # The sign before the first line keeps a "use strict" of one script from holding for all.
-    return "".join(f";\n{path.read_text(encoding='utf8')}\n" for path in paths)
+    return "".join(f";\n{quick(path.read_text(encoding='utf8'))}\n" for path in paths)
+
+
+def quick(script: str) -> str:
+    """A script of the theme without what makes long pages slow to appear; any other as it is."""
+    return _ONE_BY_ONE.sub(r"\1return;", script)
 
 
 def _write(folder: Path, suffix: str, text: str) -> str:

@@ -21,3 +21,9 @@ def test_names_in_cells_get_places_to_break_and_others_none():
     ]
     assert names[0].astext() == "rlhf_utils.ppo"
     assert pieces(outside) == ["rlhf_utils.ppo"]
+
+
+def test_a_cell_with_a_sentence_is_marked():
+    cells = [nodes.entry("", nodes.paragraph("", text)) for text in ("0.5", "more than thirty signs make a sentence")]
+    breaks._add_places(None, nodes.container("", *cells), "page")
+    assert [cell["classes"] for cell in cells] == [[], ["rlhf-sentence"]]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
 
 import plotly.graph_objects as go
+import pydata_sphinx_theme
 import pytest
 from conftest import SITE
 from fontTools.ttLib import TTFont
@@ -78,6 +80,13 @@ def test_a_page_loads_the_joined_files_once_and_what_is_its_own_later():
         '<script defer data-plotly="p.js" src="../_static/figures.js"></script>',
     ]
     assert "searchindex.js" in bundle.rewritten(PAGE + '<div id="search-results">', shared, "a", "b", "")
+
+
+def test_the_themes_script_no_longer_measures_boxes_one_by_one():
+    theme = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static" / "scripts"
+    script = (theme / "pydata-sphinx-theme.js").read_text(encoding="utf8")
+    assert len(bundle.quick(script)) == len(script) + len("return;")
+    assert re.search(r'\{return;const \w+=\(\)=>\{document\.querySelectorAll\(\["pre"', bundle.quick(script))
 
 
 def test_a_part_of_the_font_has_the_signs_of_the_formulas_and_their_larger_forms(tmp_path):

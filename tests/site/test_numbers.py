@@ -34,3 +34,18 @@ def test_numbers_of_a_run_and_of_tables_are_set_and_nothing_else():
     assert [text.astext() for text in document.findall(nodes.Text)] == [
         *("fell by -0.5, ", "−0.5", "−12%", "from -1 on", "-1", "−3"),
     ]
+
+
+def test_a_number_and_what_belongs_to_it_stay_in_one_line():
+    assert (
+        numbers.kept_together("72.6 ± 1.5 % or 3 %, and 5 %s")
+        == "72.6\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.5% or 3%, and 5 %s"
+    )
+
+
+def test_code_and_formulas_are_left_as_they_are_written():
+    document = nodes.container(
+        "", nodes.literal("", "1 ± 2 %"), nodes.paragraph("", "1 ± 2 %"), nodes.math("", "1 ± 2 %")
+    )
+    numbers._keep_together(None, document, "page")
+    assert [node.astext() for node in document] == ["1 ± 2 %", "1\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}2%", "1 ± 2 %"]
