@@ -26,7 +26,7 @@ def all_responses(prompt_ids: Tensor, vocabulary: int, max_new_tokens: int, eos_
     Args:
         prompt_ids: (P,).
         vocabulary: number of tokens V.
-        max_new_tokens: R.
+        max_new_tokens: length of a response, R.
         eos_id: ends a response.
         pad_id: stands after it.
 

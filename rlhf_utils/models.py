@@ -70,7 +70,7 @@ def response_logprobs(
         model: a causal language model.
         input_ids: prompt and response, (B, T).
         attention_mask: (B, T), 1 = a real token.
-        response_length: R.
+        response_length: R, in tokens.
         temperature: logits are divided by it here just as in sampling, else ratio and KL speak of another policy.
 
     Returns:
@@ -128,7 +128,7 @@ class PolicyWithValueHead(nn.Module):
         Args:
             input_ids: prompt and response, (B, T).
             attention_mask: (B, T), 1 = a real token.
-            response_length: R.
+            response_length: R, in tokens.
             temperature: divides the logits.
             entropies: whether to compute them; an update doesn't need them.
         """

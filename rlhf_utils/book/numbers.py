@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 MINUS = "\N{MINUS SIGN}"
+_EQUALS = re.compile(r"(?<=\b[α-ω]) = (?=[\d−])")
 _AS_WRITTEN = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
 # A hyphen in front of a digit and behind nothing that would make it part of a word, a range or a date.
 _SIGN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
@@ -30,8 +31,9 @@ def true_minus(text: str) -> str:
 
 
 def kept_together(text: str) -> str:
-    """A text in which ``2 ± 1`` has spaces that don't break, and a percent sign follows its number at once."""
-    return _PERCENT.sub("%", text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    """A text in which ``2 ± 1`` and ``β = 1`` don't break, and a percent sign follows its number at once."""
+    text = _PERCENT.sub("%", text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return _EQUALS.sub("\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text)
 
 
 def _set_signs(app: Sphinx, document: nodes.document, page: str) -> None:
