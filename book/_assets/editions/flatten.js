@@ -72,6 +72,11 @@ async ({ page, pages, root }) => {
   for (const element of all("math :not(mo)")) {
     for (const name of ["stretchy", "minsize", "maxsize"]) element.removeAttribute(name);
   }
+  // A formula's name, in the words of books rather than of pages.
+  for (const formula of all("math[aria-label]")) {
+    formula.setAttribute("alttext", formula.getAttribute("aria-label"));
+    formula.removeAttribute("aria-label");
+  }
   for (const fold of all("details")) fold.replaceWith(make("div", { class: fold.className }, ...fold.childNodes));
   for (const element of all(".toggle-hidden")) element.classList.remove("toggle-hidden");
   for (const element of all("[tabindex], [onclick]")) {
