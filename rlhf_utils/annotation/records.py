@@ -89,7 +89,8 @@ def _add_pairs(connection: Connection, new: Iterable[Pair]) -> set[str]:
 def import_records(store: Store, records: Sequence[Preference]) -> Imported:
     """Add judgements that were made elsewhere, with their pairs and annotators; all of them or, if it raises, none.
 
-    A pair is known by its texts, whatever its name in the record. Of an annotator's judgements of a pair the first counts.
+    A pair is known by its texts, whatever its name in the record. Of an annotator's judgements of one pair the first
+    counts.
 
     Args:
         store: takes them.
