@@ -111,7 +111,7 @@ class Database:
             _check_file(Path(self.name), create)
         self.engine = open_engine(url)
         self._turn = threading.Lock()
-        migrate(self)
+        self.migrated = migrate(self)  #: revisions of the tables before and after
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -213,25 +213,36 @@ def show_pair(visit: Visit) -> Response:
 
 
 def judge(visit: Visit) -> Response:
-    """Keep a judgement."""
-    annotator, form = visit.annotator(), visit.form
-    visit.check_form()
-    if not visit.store.account(annotator).consented:
-        raise HTTPException(403, "Accept the consent text first.")
+    """Keep a judgement; if the store can't, its page keeps it, and sends it again."""
+    form = visit.form
     try:
-        seconds = float(form["seconds"]) if form.get("seconds") else None
-    except ValueError:
-        raise HTTPException(400, "The field seconds is not a number.") from None
-    if seconds is not None and not 0 <= seconds < float("inf"):
-        raise HTTPException(400, "The field seconds is out of range.")
-    try:
+        annotator = visit.annotator()
+        visit.check_form()
+        if not visit.store.account(annotator).consented:
+            raise HTTPException(403, "Accept the consent text first.")
         visit.store.submit(
-            annotator, form.get("pair", ""), form.get("token", ""), form.get("choice", ""), seconds=seconds
+            annotator, form.get("pair", ""), form.get("token", ""), form.get("choice", ""), seconds=_seconds(form)
         )
-    except StoreError as error:  # the page keeps the judgement, and sends it again
-        fields = {name: form.get(name, "") for name in ("pair", "token", "choice", "seconds")}
-        return _try_again(visit, error, fields)
+    except StoreError as error:
+        return _try_again(visit, error, {name: form.get(name, "") for name in ("pair", "token", "choice", "seconds")})
     return visit.go("/judge")
+
+
+def _seconds(form: dict[str, str]) -> float | None:
+    """What the page measured; nothing without a script.
+
+    Raises:
+        HTTPException: it is no time.
+    """
+    if not form.get("seconds"):
+        return None
+    try:
+        seconds = float(form["seconds"])
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise HTTPException(400, "The field seconds is not a time.")
+    return seconds
 
 
 def undo(visit: Visit) -> Response:

@@ -15,6 +15,7 @@
   const LONGEST_WAIT = 30; // seconds between two tries
   const CHOICES = { ArrowLeft: "a", 1: "a", ArrowRight: "b", 2: "b", t: "tie", s: "skip" };
   let busy = false;
+  let unsaved = false;
 
   const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
@@ -37,11 +38,12 @@
       let why = "The server doesn't answer.";
       try {
         const reply = await fetch(form.action, { method: "POST", body, redirect: "manual" });
+        unsaved = !(reply.type === "opaqueredirect" || reply.status < 500);
         if (reply.type === "opaqueredirect") return location.replace("/judge"); // kept
         if (reply.status < 500) return sendPlainly(choice); // refused, and its page says why
         if (reply.status === 507) why = "The server's disk is full.";
       } catch {
-        // no connection
+        unsaved = true; // no connection
       }
       status.textContent = `${why} Your judgement isn't kept yet. Leave this page open: it is sent again in ${wait} s.`;
       await sleep(wait);
@@ -57,7 +59,7 @@
     busy = true;
   });
   addEventListener("beforeunload", (event) => {
-    if (busy && status.textContent) event.preventDefault();
+    if (unsaved) event.preventDefault();
   });
   addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload(); // the browser's Back shows what is there now
