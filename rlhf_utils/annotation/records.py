@@ -100,12 +100,12 @@ def import_records(store: Store, records: Sequence[Preference]) -> Imported:
     names = [pair.pair_id for pair in found]
     with store.database.writing() as connection:
         new_pairs = _add_pairs(connection, found)
-        people = dict(connection.execute(select(annotators.c.name, annotators.c.id)).tuples().all())
+        people = dict(connection.execute(select(annotators.c.name, annotators.c.id)).all())
         new_people = sorted({r.annotator for r in records} - people.keys())
         for name in new_people:
             people[name] = connection.execute(insert(annotators).values(name=name)).inserted_primary_key[0]
-        first = dict(connection.execute(select(pairs.c.pair_id, pairs.c.response_a)).tuples().all())
-        judged = set(connection.execute(select(judgements.c.annotator, judgements.c.pair_id)).tuples())
+        first = dict(connection.execute(select(pairs.c.pair_id, pairs.c.response_a)).all())
+        judged = set(map(tuple, connection.execute(select(judgements.c.annotator, judgements.c.pair_id))))
         rows, duplicates = [], []
         for place, (record, name) in enumerate(zip(records, names, strict=True)):
             who = people[record.annotator]

@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
 
 from rlhf_utils.annotation import codes, tables
 from rlhf_utils.annotation.database import Database
@@ -116,6 +116,7 @@ class Session:
     """Who a cookie belongs to."""
 
     annotator: int | None  #: an annotator's number; None = a member of staff
+    consented: bool  #: whether the annotator accepted the consent text
 
 
 class RequestError(Exception):
@@ -249,8 +250,10 @@ class Store:
             if row is None:
                 raise UnknownCodeError("Your code is no longer known.")
             judged, last = _judged(connection, annotator), _last(connection, annotator)
-            number = connection.execute(select(func.count()).select_from(pairs)).scalar_one()
-            goal = min(number, _study(connection).pairs_each or number)
+            study, number = _study(connection), select(func.count()).select_from(pairs)
+            shown = number if study.check_every else number.where(pairs.c.answer.is_(None))
+            there = connection.execute(shown).scalar_one()
+            goal = min(there, study.pairs_each or there)
         return Account(row.name, judged, goal, last and last.pair_id, row.consented_at is not None)
 
     def consent(self, annotator: int) -> None:
@@ -364,10 +367,10 @@ class Store:
 
     def session(self, token: str) -> Session | None:
         """Who a cookie belongs to; None if the session has ended or never was."""
-        known = and_(sessions.c.token_hash == codes.token_hash(token), sessions.c.expires_at >= self.clock())
+        values = {"token": codes.token_hash(token), "now": self.clock()}
         with self.database.reading() as connection:
-            row = connection.execute(select(sessions.c.annotator).where(known)).first()
-        return row and Session(row.annotator)
+            row = connection.execute(_SESSION, values).first()
+        return row and Session(row.annotator, row.consented_at is not None)
 
     def close_session(self, token: str) -> None:
         """End a session."""
@@ -393,14 +396,14 @@ class Store:
         with self.database.reading() as connection:  # a page that is loaded again writes nothing
             row = _assignment(connection, annotator)
             if row is not None and row.expires_at > self.clock():
-                return _showing(connection, row)
+                return _showing(row)
         with self.database.writing() as connection:
             _lock_annotator(connection, annotator)
             now, study, row = self.clock(), _study(connection), _assignment(connection, annotator)
             if row is not None and row.expires_at > now:  # another tab was quicker
-                return _showing(connection, row)
+                return _showing(row)
             if row is not None:
-                connection.execute(delete(assignments).where(assignments.c.annotator == annotator))
+                connection.execute(_RELEASE, {"who": annotator})
             judged = _judged(connection, annotator)
             if not study.is_open or (study.pairs_each and judged >= study.pairs_each):
                 return None
@@ -411,7 +414,7 @@ class Store:
             if pair is None:
                 return None
             _assign(connection, annotator, pair, secrets.randbelow(2) == 1, now, study)
-            return _showing(connection, _assignment(connection, annotator))
+            return _showing(_assignment(connection, annotator))
 
     def submit(
         self,
@@ -442,15 +445,14 @@ class Store:
             raise RequestError("A judgement is a, b, tie or skip.")
         with self.database.writing() as connection:
             _lock_annotator(connection, annotator)
-            own = and_(judgements.c.annotator == annotator, judgements.c.pair_id == pair_id)
-            kept = connection.execute(select(judgements.c.token).where(own)).scalar()
+            kept = connection.execute(_KEPT, {"who": annotator, "pair": pair_id}).scalar()
             if kept is not None:
                 if kept == token:
                     return False
                 raise AlreadyJudgedError(
                     "You judged this pair before. Your first judgement stands; undo takes it back."
                 )
-            pair = connection.execute(select(pairs).where(pairs.c.pair_id == pair_id).with_for_update()).first()
+            pair = connection.execute(_LOCK_PAIR, {"pair": pair_id}).first()
             if pair is None:
                 raise UnknownPairError("This study has no such pair.")
             now, row = self.clock(), _assignment(connection, annotator)
@@ -460,19 +462,18 @@ class Store:
             if late and pair.judged + _on_screens(connection, pair_id, now) >= _study(connection).judgements_wanted:
                 raise NotAssignedError("This pair waited so long that somebody else judged it. Here is the next one.")
             measured = max(0.0, now - row.shown_at)
-            connection.execute(
-                insert(judgements).values(
-                    annotator=annotator,
-                    pair_id=pair_id,
-                    choice=choice,
-                    flipped=row.flipped,
-                    seconds=measured if seconds is None else min(max(0.0, seconds), measured),
-                    created_at=utc(now),
-                    token=token,
-                    source=source[: tables.SOURCE_LENGTH],
-                )
-            )
-            connection.execute(delete(assignments).where(assignments.c.annotator == annotator))
+            values = {
+                "annotator": annotator,
+                "pair_id": pair_id,
+                "choice": choice,
+                "flipped": row.flipped,
+                "seconds": measured if seconds is None else min(max(0.0, seconds), measured),
+                "created_at": utc(now),
+                "token": token,
+                "source": source[: tables.SOURCE_LENGTH],
+            }
+            connection.execute(insert(judgements), values)
+            connection.execute(_RELEASE, {"who": annotator})
             if choice != "skip":
                 _count_judged(connection, pair_id, 1)
         return True
@@ -492,22 +493,56 @@ class Store:
             last = _last(connection, annotator)
             if last is None or last.pair_id != pair_id:
                 return False
-            connection.execute(select(pairs.c.pair_id).where(pairs.c.pair_id == pair_id).with_for_update())
+            pair = connection.execute(_LOCK_PAIR, {"pair": pair_id}).one()
             study, now = _study(connection), self.clock()
             if last.choice == "skip":  # its place was given back and may be somebody else's by now
-                row = connection.execute(select(pairs).where(pairs.c.pair_id == pair_id)).one()
-                full = row.judged + _on_screens(connection, pair_id, now) >= study.judgements_wanted
-                if row.answer is None and full:
+                full = pair.judged + _on_screens(connection, pair_id, now) >= study.judgements_wanted
+                if full and pair.answer is None:
                     return False
             else:
                 _count_judged(connection, pair_id, -1)
             connection.execute(delete(judgements).where(judgements.c.id == last.id))
-            connection.execute(delete(assignments).where(assignments.c.annotator == annotator))
+            connection.execute(_RELEASE, {"who": annotator})
             _assign(connection, annotator, pair_id, last.flipped, now, study)
         return True
 
 
-# -- queries that several methods need; all run inside a transaction of theirs
+# -- queries that several methods need; all run inside a transaction of theirs. They are put together once, since that
+# takes SQLAlchemy longer than a database needs to answer them.
+
+_WHO, _PAIR, _NOW, _WANTED = (bindparam(name) for name in ("who", "pair", "now", "wanted"))
+_SESSION = (
+    select(sessions.c.annotator, annotators.c.consented_at)
+    .join(annotators, isouter=True)
+    .where(sessions.c.token_hash == bindparam("token"), sessions.c.expires_at >= _NOW)
+)
+_LOCK_ANNOTATOR = select(annotators.c.id).where(annotators.c.id == _WHO).with_for_update()
+_LOCK_PAIR = select(pairs.c.answer, pairs.c.judged).where(pairs.c.pair_id == _PAIR).with_for_update()
+_JUDGED = select(func.count()).select_from(judgements).where(judgements.c.annotator == _WHO)
+_LAST = select(judgements).where(judgements.c.annotator == _WHO).order_by(judgements.c.id.desc()).limit(1)
+_KEPT = select(judgements.c.token).where(judgements.c.annotator == _WHO, judgements.c.pair_id == _PAIR)
+_ASSIGNMENT = (
+    select(assignments, pairs.c.prompt, pairs.c.response_a, pairs.c.response_b)
+    .join(pairs)
+    .where(assignments.c.annotator == _WHO)
+)
+_RELEASE = delete(assignments).where(assignments.c.annotator == _WHO)
+_COUNT_JUDGED = update(pairs).where(pairs.c.pair_id == _PAIR).values(judged=pairs.c.judged + bindparam("change"))
+_ON_SCREENS = select(func.count()).where(assignments.c.pair_id == _PAIR, assignments.c.expires_at > _NOW)
+_UNSEEN = ~exists().where(judgements.c.pair_id == pairs.c.pair_id, judgements.c.annotator == _WHO)
+_CHECK = select(pairs.c.pair_id).where(pairs.c.answer.is_not(None), _UNSEEN).order_by(pairs.c.priority.desc()).limit(1)
+_SCREENS = select(func.count()).where(assignments.c.pair_id == pairs.c.pair_id, assignments.c.expires_at > _NOW)
+_FREE = (
+    select(pairs.c.pair_id, pairs.c.judged)
+    .where(pairs.c.answer.is_(None), pairs.c.judged < _WANTED, _UNSEEN)
+    .where(pairs.c.judged + _SCREENS.scalar_subquery() < _WANTED)
+    .where(pairs.c.pair_id.not_in(bindparam("passed", expanding=True)))
+    .order_by(pairs.c.judged.desc(), pairs.c.priority.desc())
+    .limit(1)
+)
+# First what nobody else is looking at this moment; if there is nothing, wait for what is locked. SQLite locks
+# everything anyway and ignores both.
+_FREE_QUERIES = (_FREE.with_for_update(skip_locked=True, of=pairs), _FREE.with_for_update(of=pairs))
 
 
 def _study(connection: Connection) -> Study:
@@ -517,8 +552,7 @@ def _study(connection: Connection) -> Study:
 
 def _lock_annotator(connection: Connection, annotator: int) -> None:
     """Let one request of an annotator at a time go on."""
-    query = select(annotators.c.id).where(annotators.c.id == annotator).with_for_update()
-    if connection.execute(query).first() is None:
+    if connection.execute(_LOCK_ANNOTATOR, {"who": annotator}).first() is None:
         raise UnknownCodeError("Your code is no longer known.")
 
 
@@ -530,80 +564,55 @@ def _annotator(connection: Connection, name: str) -> int:
 
 
 def _judged(connection: Connection, annotator: int) -> int:
-    query = select(func.count()).select_from(judgements).where(judgements.c.annotator == annotator)
-    return connection.execute(query).scalar_one()
+    return connection.execute(_JUDGED, {"who": annotator}).scalar_one()
 
 
 def _last(connection: Connection, annotator: int) -> Row | None:
-    """The annotator's last judgement."""
-    query = select(judgements).where(judgements.c.annotator == annotator).order_by(judgements.c.id.desc()).limit(1)
-    return connection.execute(query).first()
+    return connection.execute(_LAST, {"who": annotator}).first()
 
 
 def _assignment(connection: Connection, annotator: int) -> Row | None:
-    return connection.execute(select(assignments).where(assignments.c.annotator == annotator)).first()
+    return connection.execute(_ASSIGNMENT, {"who": annotator}).first()
 
 
 def _assign(connection: Connection, annotator: int, pair_id: str, flipped: bool, now: float, study: Study) -> None:
-    connection.execute(
-        insert(assignments).values(
-            annotator=annotator,
-            pair_id=pair_id,
-            flipped=flipped,
-            token=codes.new_token(),
-            shown_at=now,
-            expires_at=now + study.reservation_seconds,
-        )
-    )
+    row = {
+        "annotator": annotator,
+        "pair_id": pair_id,
+        "flipped": flipped,
+        "token": codes.new_token(),
+        "shown_at": now,
+        "expires_at": now + study.reservation_seconds,
+    }
+    connection.execute(insert(assignments), row)
 
 
-def _showing(connection: Connection, row: Row) -> Showing:
-    pair = connection.execute(select(pairs).where(pairs.c.pair_id == row.pair_id)).one()
-    sides = (pair.response_b, pair.response_a) if row.flipped else (pair.response_a, pair.response_b)
-    return Showing(row.token, row.pair_id, pair.prompt, *sides, row.shown_at)
+def _showing(row: Row) -> Showing:
+    sides = (row.response_b, row.response_a) if row.flipped else (row.response_a, row.response_b)
+    return Showing(row.token, row.pair_id, row.prompt, *sides, row.shown_at)
 
 
 def _count_judged(connection: Connection, pair_id: str, change: int) -> None:
-    connection.execute(update(pairs).where(pairs.c.pair_id == pair_id).values(judged=pairs.c.judged + change))
+    connection.execute(_COUNT_JUDGED, {"pair": pair_id, "change": change})
 
 
 def _on_screens(connection: Connection, pair_id: str, now: float) -> int:
     """How many people have the pair before them and may still judge it."""
-    here = and_(assignments.c.pair_id == pair_id, assignments.c.expires_at > now)
-    return connection.execute(select(func.count()).select_from(assignments).where(here)).scalar_one()
-
-
-def _unseen(annotator: int) -> ColumnElement[bool]:
-    """Whether the annotator hasn't judged a pair."""
-    own = and_(judgements.c.pair_id == pairs.c.pair_id, judgements.c.annotator == annotator)
-    return ~exists().where(own)
+    return connection.execute(_ON_SCREENS, {"pair": pair_id, "now": now}).scalar_one()
 
 
 def _check_for(connection: Connection, annotator: int) -> str | None:
     """An attention check that the annotator hasn't judged."""
-    query = select(pairs.c.pair_id).where(pairs.c.answer.is_not(None), _unseen(annotator))
-    return connection.execute(query.order_by(pairs.c.priority.desc()).limit(1)).scalar()
+    return connection.execute(_CHECK, {"who": annotator}).scalar()
 
 
 def _free_pair(connection: Connection, annotator: int, wanted: int, now: float) -> str | None:
     """A pair with a place left, whose row is locked until the transaction ends; None if there is none."""
-    screens = select(func.count()).where(assignments.c.pair_id == pairs.c.pair_id, assignments.c.expires_at > now)
-    free = (
-        select(pairs.c.pair_id, pairs.c.judged)
-        .where(pairs.c.answer.is_(None), pairs.c.judged < wanted, _unseen(annotator))
-        .where(pairs.c.judged + screens.scalar_subquery() < wanted)
-        .order_by(pairs.c.judged.desc(), pairs.c.priority.desc())
-        .limit(1)
-    )
-    # First what nobody else is looking at this moment; if there is nothing, wait for what is locked. SQLite locks
-    # everything anyway and ignores both.
-    for skip_locked in (True, False):
-        taken: list[str] = []
-        while row := connection.execute(
-            free.where(pairs.c.pair_id.not_in(taken)).with_for_update(skip_locked=skip_locked)
-        ).first():
+    for query in _FREE_QUERIES:
+        values = {"who": annotator, "wanted": wanted, "now": now, "passed": []}
+        while row := connection.execute(query, values).first():
             # The search saw the screens as they were when it began. With the row locked, they are counted again.
             if row.judged + _on_screens(connection, row.pair_id, now) < wanted:
                 return row.pair_id
-            taken.append(row.pair_id)
+            values["passed"].append(row.pair_id)
     return None

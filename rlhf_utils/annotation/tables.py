@@ -63,7 +63,7 @@ pairs = Table(
     Column("response_b", Text, nullable=False),
     Column("answer", String(3)),
     Column("judged", Integer, nullable=False),
-    Index("ix_pairs_judged", "judged", "priority"),
+    Index("ix_pairs_free", "answer", "judged", "priority"),
 )
 
 annotators = Table(

@@ -53,7 +53,7 @@ FIELD_LENGTHS = {
 REFRESH_SECONDS = 10  #: between two looks at the staff's page
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-frame-options": "DENY",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -111,9 +111,10 @@ class Visit:
     token: str
 
     def page(self, name: str, status: int = 200, **values: object) -> Response:
-        """A page from a template."""
+        """A page from a template, under the study's title."""
+        study = values.pop("study", None) or self.store.study()
         text = templates.get_template(name).render(
-            form_token=codes.form_token(self.token), title=self.store.study().title, **values
+            form_token=codes.form_token(self.token), title=study.title, study=study, **values
         )
         return HTMLResponse(text, status)
 
@@ -125,8 +126,11 @@ class Visit:
         """Who is there."""
         return self.store.session(self.token)
 
-    def annotator(self) -> int:
+    def annotator(self, consented: bool = False) -> int:
         """The annotator who is there.
+
+        Args:
+            consented: whether the consent text must have been accepted.
 
         Raises:
             HTTPException: nobody, or the session has ended.
@@ -134,6 +138,8 @@ class Visit:
         session = self.session()
         if session is None or session.annotator is None:
             raise HTTPException(401, "Enter your code again. What you judged is kept.")
+        if consented and not session.consented:
+            raise HTTPException(403, "Accept the consent text first.")
         return session.annotator
 
     def check_staff(self) -> None:
@@ -185,7 +191,7 @@ def enter(visit: Visit) -> Response:
 def show_consent(visit: Visit) -> Response:
     """The consent text."""
     account = visit.store.account(visit.annotator())
-    return visit.page("consent.html", study=visit.store.study(), account=account, problem=None)
+    return visit.page("consent.html", account=account, problem=None)
 
 
 def consent(visit: Visit) -> Response:
@@ -195,7 +201,7 @@ def consent(visit: Visit) -> Response:
     if visit.form.get("accept") != "yes":
         account = visit.store.account(annotator)
         problem = "Without your consent no pair is shown. You may close this page."
-        return visit.page("consent.html", 400, study=visit.store.study(), account=account, problem=problem)
+        return visit.page("consent.html", 400, account=account, problem=problem)
     visit.store.consent(annotator)
     return visit.go("/judge")
 
@@ -216,10 +222,8 @@ def judge(visit: Visit) -> Response:
     """Keep a judgement; if the store can't, its page keeps it, and sends it again."""
     form = visit.form
     try:
-        annotator = visit.annotator()
+        annotator = visit.annotator(consented=True)
         visit.check_form()
-        if not visit.store.account(annotator).consented:
-            raise HTTPException(403, "Accept the consent text first.")
         visit.store.submit(
             annotator, form.get("pair", ""), form.get("token", ""), form.get("choice", ""), seconds=_seconds(form)
         )
@@ -270,9 +274,7 @@ def show_staff(visit: Visit) -> Response:
     if session is None or session.annotator is not None:
         return visit.page("code.html", problem=None, staff=True)
     live = visit.request.query_params.get("live") != "0"
-    return visit.page(
-        "staff.html", progress=progress(visit.store), study=visit.store.study(), live=live, seconds=REFRESH_SECONDS
-    )
+    return visit.page("staff.html", progress=progress(visit.store), live=live, seconds=REFRESH_SECONDS)
 
 
 def enter_staff(visit: Visit) -> Response:

@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("judged", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("pair_id", name=op.f("pk_pairs")),
     )
-    op.create_index("ix_pairs_judged", "pairs", ["judged", "priority"], unique=False)
+    op.create_index("ix_pairs_free", "pairs", ["answer", "judged", "priority"], unique=False)
     op.create_table(
         "study",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
