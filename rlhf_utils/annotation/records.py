@@ -62,7 +62,9 @@ def add_pairs(store: Store, new: Iterable[Pair]) -> int:
         How many were added.
     """
     with store.database.writing() as connection:
-        return len(_add_pairs(connection, new))
+        added = len(_add_pairs(connection, new))
+    store.database.count_rows()
+    return added
 
 
 def _add_pairs(connection: Connection, new: Iterable[Pair]) -> set[str]:
@@ -128,6 +130,7 @@ def import_records(store: Store, records: Sequence[Preference]) -> Imported:
         if rows:
             connection.execute(insert(judgements), rows)
         _recount(connection, sorted({row["pair_id"] for row in rows}))
+    store.database.count_rows()
     return Imported(len(rows), len(new_pairs), len(new_people), tuple(duplicates))
 
 

@@ -537,7 +537,8 @@ _FREE = (
     .where(pairs.c.answer.is_(None), pairs.c.judged < _WANTED, _UNSEEN)
     .where(pairs.c.judged + _SCREENS.scalar_subquery() < _WANTED)
     .where(pairs.c.pair_id.not_in(bindparam("passed", expanding=True)))
-    .order_by(pairs.c.judged.desc(), pairs.c.priority.desc())
+    # `answer` is empty in all of them; named here, it lets PostgreSQL read the index backwards and sort nothing.
+    .order_by(pairs.c.answer.desc(), pairs.c.judged.desc(), pairs.c.priority.desc())
     .limit(1)
 )
 # First what nobody else is looking at this moment; if there is nothing, wait for what is locked. SQLite locks
