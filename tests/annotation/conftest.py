@@ -16,7 +16,7 @@ from rlhf_utils.annotation.tables import judgements, pairs
 from rlhf_utils.annotation.web import create_app
 
 STAFF_CODE = "for members of staff"
-FIELD = re.compile(r'name="(\w+)" value="([^"]*)"')
+FIELD = re.compile(r'type="hidden" name="(\w+)" value="([^"]*)"')
 
 
 class Clock:

@@ -83,7 +83,7 @@ def test_the_way_of_staff(store, person, visit, tmp_path):
     assert staff.status == 400
     assert "title is empty" in staff.text
     assert store.study() == study
-    assert "The study is closed" in person.get("/judge").send("/judge", choice="a").follow().text
+    assert "The study is closed" in person.get("/judge").text
 
 
 def test_the_staff_s_pages_are_for_staff(store, person, visit):
@@ -166,7 +166,7 @@ def test_a_form_of_another_site(store, person, visit):
         fields = {name: value for name, value in form.items() if name != "form"}
         assert person.post("/judge", **fields, choice="a", **wrong).status == 403
     for action in ("/undo", "/leave", "/consent"):
-        assert person.post(action).status == 403
+        assert person.post(action, pair="x").status == 403
     ((_, code),) = store.invite(1)
     assert visit(store).post("/enter", code=code).status == 403
     assert visit(store).post("/staff/enter", code=STAFF_CODE).status == 403
@@ -300,7 +300,7 @@ def test_a_full_disk(store, person):
         limits[0] = 100_000
         form = person.get("/judge").form("/judge")
         limits[0] = 1  # SQLite takes the size that the file has
-        if person.post("/judge", **form, choice="a", seconds="2.5").status != 303:
+        if person.post("/judge", **{**form, "choice": "a", "seconds": "2.5"}).status != 303:
             break
         kept.append(form["pair"])
     assert person.status == 507
@@ -323,7 +323,7 @@ def test_a_store_that_is_busy(store, person, monkeypatch):
     form = person.form("/judge")
     with monkeypatch.context() as patch:
         patch.setattr("rlhf_utils.annotation.store._lock_annotator", broken)
-        person.post("/judge", **form, choice="tie", seconds="2.5")
+        person.post("/judge", **{**form, "choice": "tie", "seconds": "2.5"})
         assert person.status == 503
         assert person.answer.headers["retry-after"] == "5"
         assert "Nothing is lost" in person.text
