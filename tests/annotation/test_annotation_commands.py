@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from conftest import some_pairs
+from small_study import some_pairs
 
 from rlhf_utils import artifacts
 from rlhf_utils.annotation import commands

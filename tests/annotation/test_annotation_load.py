@@ -9,7 +9,7 @@ import time
 
 import pytest
 from annotation_load import Browser, Server, Told, annotate, compare, run
-from conftest import some_pairs
+from small_study import some_pairs
 from sqlalchemy import create_engine, make_url, text
 
 from rlhf_utils.annotation.database import StoreError
