@@ -76,6 +76,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_and_then_isn_t(small_disk):
     store = Store.create(small_disk / "study.db", Study("t", "i", "c"))
     add_pairs(store, some_pairs(500))
