@@ -1,7 +1,8 @@
 """Where names of code break into lines, and which cells of tables need room.
 
 A long name may go on in the next line behind an underscore, a dot or a slash; an option such as ``--num_processes``
-doesn't break. A cell that holds a sentence is marked, so that the style sheet keeps it wide enough to read.
+doesn't break. A cell that holds a sentence is marked, so that the style sheet keeps it wide enough to read, and a cell
+that begins with a number stays in one line: ``18.9 MB``, ``−0.1 ± 0.2``, a date with its time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SENTENCE = 28  #: signs from which on a cell's text counts as a sentence
 _OPTION = re.compile(r"((?<![\w-])-{1,2}[a-z][\w-]{0,30})")
+_FIGURES = re.compile(r"[(+−-]?\.?\d")
 _PLACES = re.compile(r"(?<=\w[_./])(?=[^\W\d])")
 
 
@@ -42,6 +44,8 @@ def _add_places(app: Sphinx, document: nodes.document, page: str) -> None:
     for cell in document.findall(nodes.entry):
         if _length(cell) >= SENTENCE:
             cell["classes"].append("rlhf-sentence")
+        elif _FIGURES.match(cell.astext()):
+            cell["classes"].append("text-nowrap")
 
 
 def _visit(translator: HTML5Translator, node: BreakPlace) -> None:

@@ -1,6 +1,6 @@
 """Numbers as a page sets them: a minus sign in front, where Python writes a hyphen, and no line's end inside.
 
-The sign is for what the text takes from a lesson's run and for the cells of tables that hold a number and nothing else.
+The sign is for what the text takes from a lesson's run and for the cells of tables, code in them left as it is.
 ``2 ± 1`` stays in one line everywhere, and a percentage is written in one way, ``5%``.
 """
 
@@ -21,7 +21,6 @@ _EQUALS = re.compile(r"(?<=\b[α-ω]) = (?=[\d−])")
 _AS_WRITTEN = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
 # A hyphen in front of a digit and behind nothing that would make it part of a word, a range or a date.
 _SIGN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
-_NUMBER = re.compile(r"-\.?\d[\d.,]*(?:e[+-]\d+)?\s?%?")
 _PERCENT = re.compile(r"(?<=\d)[ \N{NO-BREAK SPACE}]%(?!\w)")
 
 
@@ -41,8 +40,7 @@ def _set_signs(app: Sphinx, document: nodes.document, page: str) -> None:
         if "pasted-text" in pasted["classes"]:
             _replace(pasted, true_minus)
     for cell in document.findall(nodes.entry):
-        if _NUMBER.fullmatch(cell.astext()):
-            _replace(cell, true_minus)
+        _replace(cell, true_minus)
 
 
 def _keep_together(app: Sphinx, document: nodes.document, page: str) -> None:

@@ -28,7 +28,10 @@ def test_options_stay_whole():
 
 
 def test_a_cell_with_a_sentence_is_marked():
-    cells = [nodes.entry("", nodes.paragraph("", text)) for text in ("0.5", "more than thirty signs make a sentence")]
+    cells = [
+        nodes.entry("", nodes.paragraph("", text))
+        for text in ("none", "−0.1 ± 0.2", "more than thirty signs make a sentence")
+    ]
     cells.append(nodes.entry("", nodes.paragraph("", "", nodes.math("", r"\\mathbb{E}_{x \\sim \\pi}[ r(x) ]"))))
     breaks._add_places(None, nodes.container("", *cells), "page")
-    assert [cell["classes"] for cell in cells] == [[], ["rlhf-sentence"], []]
+    assert [cell["classes"] for cell in cells] == [[], ["text-nowrap"], ["rlhf-sentence"], []]

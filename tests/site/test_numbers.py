@@ -24,7 +24,7 @@ def test_only_signs_become_a_minus(text, set_text):
     assert numbers.true_minus(text) == set_text
 
 
-def test_numbers_of_a_run_and_of_tables_are_set_and_nothing_else():
+def test_numbers_of_a_run_and_of_tables_are_set_and_code_is_left():
     pasted = nodes.inline("", "-0.5", classes=["pasted-text"])
     cells = [nodes.entry("", nodes.paragraph("", "", inside)) for inside in (
         nodes.Text("-12%"), nodes.Text("from -1 on"), nodes.literal("", "-1"), nodes.Text("−3")
@@ -32,7 +32,7 @@ def test_numbers_of_a_run_and_of_tables_are_set_and_nothing_else():
     document = nodes.container("", nodes.paragraph("", "fell by -0.5, ", pasted), *cells)
     numbers._set_signs(None, document, "page")
     assert [text.astext() for text in document.findall(nodes.Text)] == [
-        *("fell by -0.5, ", "−0.5", "−12%", "from -1 on", "-1", "−3"),
+        *("fell by -0.5, ", "−0.5", "−12%", "from −1 on", "-1", "−3"),
     ]
 
 

@@ -176,7 +176,7 @@ var annotation = (() => {
     return r.choice === "a" ? [a, b] : [b, a];
   });
 
-  const percent = (share) => `${Math.round(100 * share)} %`;
+  const percent = (share) => `${Math.round(100 * share)}%`;
 
   function show() {
     prompt.textContent = pair ? `${pair.prompt} …` : "You have seen all pairs.";

@@ -14,7 +14,7 @@
 
   // ---- small helpers ----
 
-  const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
+  const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`);
   const pause = (milliseconds = 0) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
   const scaled = (raw) => (raw - facts.scale.mean) / facts.scale.std;
