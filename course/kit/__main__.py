@@ -17,17 +17,21 @@ from rlhf_utils.progress import progress
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    whole = argparse.ArgumentParser(prog="python -m course.kit", description="Assignments: make, hand out, grade, export.")
+    whole = argparse.ArgumentParser(prog="python -m course.kit", description="Assignments: make, grade, export.")
     commands = whole.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str, of_a_term: bool = True) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
-        one.add_argument("--assignment", action="append", metavar="NN", help="only this one; may be given several times")
+        one.add_argument("--assignment", action="append", metavar="NN", help="only this one; may be repeated")
         if of_a_term:
             one.add_argument("--term", metavar="SECRET", help="the term's secret (others on the machine may see it)")
             one.add_argument("--term-file", type=Path, metavar="FILE", help="a file that holds the secret")
-            one.add_argument("--roster", type=Path, metavar="CSV", help="columns id and email; one example student without it")
-            one.add_argument("--folder", type=Path, default=Path("_course"), help="the term's folder (default: _course)")
+            one.add_argument(
+                "--roster", type=Path, metavar="CSV", help="columns id and email (default: one example student)"
+            )
+            one.add_argument(
+                "--folder", type=Path, default=Path("_course"), help="the term's folder (default: _course)"
+            )
         return one
 
     command("build", "write the students' notebooks and the staff's")

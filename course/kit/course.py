@@ -27,7 +27,7 @@ import nbformat
 from course.kit import source
 from course.kit.grading import Mark, Work, grade
 from course.kit.notebooks import graded_notebook, staff_notebook, student_notebook, write
-from course.kit.repair import LARGEST, HandedIn, Unreadable, open_notebook, take
+from course.kit.repair import LARGEST, HandedIn, UnreadableError, open_notebook, take
 from course.kit.roster import Student, canvas, moodle, write_csv
 from course.kit.source import Assignment
 from course.kit.term import Term
@@ -49,7 +49,7 @@ def seeds(term: Term, assignment: Assignment) -> dict[str, int]:
 def staff_guide(assignment: Assignment) -> str:
     """Times, rubrics and common mistakes of an assignment as Markdown."""
     lines = [f"# {assignment.title}: for staff", ""]
-    lines += [f"{assignment.points:g} points, about {assignment.minutes} minutes. The rest is in the notebooks beside this page.", ""]
+    lines += [f"{assignment.points:g} points, about {assignment.minutes} minutes.", ""]
     for task in assignment.tasks:
         lines += [f"## Task `{task.name}` ({task.points:g} points, {task.minutes} minutes)", "", "Common mistakes:", ""]
         lines += [f"- *{wrong.name}*: {wrong.mistake}" for wrong in task.wrong]
@@ -91,7 +91,7 @@ class Course:
                 notebook = staff_notebook(assignment, student.id, seeds(self.term, assignment))
                 write(notebook, self.folder / "staff" / name / f"{student.id}.ipynb")
                 for kind, option in assignment.choices.items():
-                    chosen.append([name, student.id, kind, str(option["name"] if isinstance(option, dict) else option)])
+                    chosen.append([name, student.id, kind, source.option_name(option)])
             guide = self.folder / "staff" / name / "guide.md"
             guide.write_text(staff_guide(self.assignment(name, self.students[0].id)), encoding="utf8", newline="\n")
         write_csv(chosen, self.folder / "staff" / "variants.csv")
@@ -100,7 +100,8 @@ class Course:
     def collect(self, path: Path, say: Callable[[str], None]) -> int:
         """Take notebooks out of a folder or a ZIP; return how many were taken.
 
-        Whose a notebook is, the path says (an id or an email address in a folder's or file's name), or else the notebook itself.
+        Whose a notebook is, the path says (an id or an email address in a folder's or file's name), or else the
+        notebook itself.
 
         Args:
             path: such as what a platform gives as "download all submissions".
@@ -116,12 +117,13 @@ class Course:
             incoming.write_bytes(data)
             try:
                 mark = open_notebook(incoming).metadata.get("rlhf_course", {})
-            except Unreadable:
+            except UnreadableError:
                 mark = {}  # may still be placed by its path; grading will say what is wrong
             student = self._whose(place) or next((s for s in self.students if s.id == mark.get("student")), None)
             name = next((n for n in self.names if n in place.name), mark.get("assignment"))
             if student is None or name not in self.names:
-                say(f"{place}: {'nobody of the roster' if student is None else 'no assignment'} is named by it; left out")
+                what = "nobody of the roster" if student is None else "no assignment"
+                say(f"{place}: {what} is named by it; left out")
                 incoming.unlink()
                 continue
             if mark.get("student") not in (None, student.id):
@@ -147,7 +149,7 @@ class Course:
             assignment = self.assignment(name, student.id)
             try:
                 handed_in = take(open_notebook(path), assignment)
-            except Unreadable as error:
+            except UnreadableError as error:
                 handed_in = HandedIn(notes=[str(error)])
             yield student, assignment, handed_in
 
@@ -186,7 +188,13 @@ class Course:
         return {key: json.loads(path.read_text(encoding="utf8")) for key, path in paths.items() if path.is_file()}
 
     def written(self, say: Callable[[str], None]) -> int:
-        """Write each assignment's sheet of written answers; points that are in it already stay. Return the open ones."""
+        """Write each assignment's sheet of written answers, and return how many have no points yet.
+
+        Points and comments that are in a sheet already stay.
+
+        Args:
+            say: told a cell that holds no points, one line each.
+        """
         left = 0
         for name in self.names:
             path = self.folder / "written" / f"{name}.csv"
@@ -219,7 +227,8 @@ class Course:
                 except (ValueError, KeyError, TypeError):
                     good = False
                 if not good:
-                    say(f"{path.name}, line {rows.line_num}: {points!r} isn't a number from 0 to {row.get('of')}; left out")
+                    why = f"{points!r} isn't a number from 0 to {row.get('of')}"
+                    say(f"{path.name}, line {rows.line_num}: {why}; left out")
                     points = ""
                 found[row.get("id", ""), row.get("question", "")] = (points, row.get("comment") or "")
         return found
@@ -293,4 +302,4 @@ def _notebooks(path: Path, say: Callable[[str], None]) -> Iterator[tuple[PurePos
                 elif entry.filename.endswith(".ipynb") and ".ipynb_checkpoints" not in entry.filename:
                     yield PurePosixPath(entry.filename), archive.read(entry)
     else:
-        raise UserError(f"{path} is neither a folder nor a ZIP.", "Give what the platform offers as a download of all submissions.")
+        raise UserError(f"{path} is neither a folder nor a ZIP.", "Give what the platform offers as a download.")

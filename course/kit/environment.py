@@ -37,7 +37,7 @@ def ensure() -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise UserError(f"The grader can't be installed: {last}", "It comes from the package registry; try again with a network.")
+        raise UserError(f"The grader can't be installed: {last}", "Try again with a network.")
     ready.write_text(wanted, encoding="utf8")
     return python()
 
@@ -74,5 +74,10 @@ def variables(folder: Path) -> dict[str, str]:
         "JUPYTER_DATA_DIR": home / "data",
         "JUPYTER_RUNTIME_DIR": home / "runtime",
     }
-    fixed = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    fixed = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
     return kept | {name: str(path) for name, path in own.items()} | fixed

@@ -1,9 +1,9 @@
 """Run answers against tests, and note the marks.
 
 Each notebook is graded in a folder of its own that holds nothing else, by a process that gets none of the staff's
-environment variables. A process of nbgrader takes several folders one after another, since it is slow to start; if it dies or
-takes too long, it is killed with all that it started, and the rest is given to a new one. A notebook that couldn't be graded as a whole is
-graded again task by task, with the student's definitions only.
+environment variables. A process of nbgrader takes several folders one after another, since it is slow to start; if it
+dies or takes too long, it is killed with all that it started, and the rest is given to a new one. A notebook that
+couldn't be graded as a whole is graded again task by task, with the student's definitions only.
 """
 
 from __future__ import annotations
@@ -128,7 +128,11 @@ def _run(jobs: Sequence[_Job], scratch: Path, done: Callable[[], None]) -> None:
         limit = max(job.work.assignment.limit for job in left)
         command = [str(environment.python()), str(JOBS), str(limit), *(str(job.folder) for job in left)]
         process = subprocess.Popen(
-            command, env=environment.variables(scratch), cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            env=environment.variables(scratch),
+            cwd=scratch,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             while left:
@@ -173,7 +177,8 @@ def grade(works: Sequence[Work], workers: int = 1, done: Callable[[], None] = la
     scratch = Path(tempfile.mkdtemp(prefix="grading-"))
     try:
         jobs = [
-            _Job(work, None, secrets.token_hex(8), scratch / f"{number:04}" / "whole") for number, work in enumerate(works)
+            _Job(work, None, secrets.token_hex(8), scratch / f"{number:04}" / "whole")
+            for number, work in enumerate(works)
         ]
         _all(jobs, scratch, workers, done)
         marks = [job.marks() for job in jobs]

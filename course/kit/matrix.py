@@ -1,4 +1,7 @@
-"""Is the grading honest? Every assignment, handed in untouched, by the staff, in another variant, and with each known mistake."""
+"""Is the grading honest?
+
+Every assignment is handed in untouched, with the staff's answers, with those of another variant, and with each mistake.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from course.kit import checks, source
 from course.kit.grading import Mark, Work, grade
-from course.kit.notebooks import student_notebook, test_code
+from course.kit.notebooks import student_notebook, cell_of_tests
 from course.kit.repair import take
 from course.kit.source import Assignment
 from course.kit.term import Term
@@ -80,7 +83,7 @@ def work_of(row: Row) -> Work:
 
 
 def run_here(row: Row) -> dict[str, Mark]:
-    """Marks of a version without nbgrader, in this process: for whoever writes a task. Never for what students wrote."""
+    """Marks without nbgrader, in this process: for whoever writes a task, and never for what students wrote."""
     work = work_of(row)
     marks = {}
     for task in row.assignment.tasks:
@@ -91,7 +94,7 @@ def run_here(row: Row) -> dict[str, Mark]:
                     exec(part.code, space)
             for code in work.answers.values():
                 exec(code, space)
-            exec(test_code(row.assignment, task, work.seeds[task.name]), space)
+            exec(cell_of_tests(row.assignment, task, work.seeds[task.name]), space)
             marks[task.name] = Mark(task.points, task.points)
         except Exception as error:
             marks[task.name] = Mark(0.0, task.points, f"{type(error).__name__}: {error}")
@@ -101,8 +104,8 @@ def run_here(row: Row) -> dict[str, Mark]:
 def problems(row: Row, marks: dict[str, Mark]) -> list[str]:
     """Where the marks aren't what they have to be, one line each."""
     return [
-        f"{row.assignment.name}, {row.mistake_in or ''} {row.version}: {task} got {marks[task].points:g} and not {due:g}. "
-        f"{marks[task].message}"
+        f"{row.assignment.name}, {row.mistake_in or ''} {row.version}: "
+        f"{task} got {marks[task].points:g} and not {due:g}. {marks[task].message}"
         for task, due in row.expected.items()
         if marks[task].points != due
     ]
@@ -127,7 +130,8 @@ def write_results(results: Sequence[tuple[Row, dict[str, Mark]]], folder: Path =
     table = [
         "# What each version gets",
         "",
-        "Made by `python -m course.kit matrix` with nbgrader. A wrong answer has to lose its own task's points and no others.",
+        "Made by `python -m course.kit matrix` with nbgrader.",
+        "A wrong answer has to lose its own task's points and no others.",
     ]
     name = ""
     for row, marks in results:
@@ -138,7 +142,9 @@ def write_results(results: Sequence[tuple[Row, dict[str, Mark]]], folder: Path =
             table.append("|---|---|" + "---|" * (len(heads) + 1))
         for task, mark in marks.items():
             message = " ".join(mark.message.split())[:160]
-            lines.append(f"{name}\t{row.version}\t{row.mistake_in or ''}\t{task}\t{mark.points:g}\t{mark.of:g}\t{message}")
+            lines.append(
+                f"{name}\t{row.version}\t{row.mistake_in or ''}\t{task}\t{mark.points:g}\t{mark.of:g}\t{message}"
+            )
         total, of = sum(mark.points for mark in marks.values()), sum(mark.of for mark in marks.values())
         cells = [f"{mark.points:g}" for mark in marks.values()]
         mistake = f"`{row.mistake_in}`" if row.mistake_in else ""

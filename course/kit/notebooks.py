@@ -17,10 +17,10 @@ from course.kit.source import Assignment, Given, Hint, Task, Text, Written
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 MARK = "rlhf_course"  #: in a notebook's metadata: whose it is, and which assignment
 EMPTY = "*Write your answer here.*"
-ORDER = """Write your answers between the function's head and its last line, in place of the line that raises
-`NotImplementedError`. You may add cells, for helpers and for trying things out. The cells below each task show what is tested;
-when you hand in, more tests are run, with other numbers. Each task gives all of its points or none. Before you hand in, restart the
-kernel and run everything from the top."""
+ORDER = """Write each answer in place of the line that raises `NotImplementedError`. You may add cells, for helpers and
+for trying things out. The cell below a task shows examples of what is tested; when you have handed in, more tests are
+run, with other numbers. A task gives all of its points or none. Before you hand in, restart the kernel and run
+everything from the top."""
 
 
 @cache
@@ -39,8 +39,9 @@ def _nbgrader(name: str, **what: Any) -> dict[str, Any]:  # noqa: ANN401  flags 
     return {"nbgrader": common | what}
 
 
-def _number(points: float) -> str:
-    return f"{points:g} point" + ("" if points == 1 else "s")
+def _head(kind: str, part: Task | Written) -> str:
+    points = f"{part.points:g} point" + ("" if part.points == 1 else "s")
+    return f"**{kind} `{part.name}`** ({points}, about {part.minutes} minutes)"
 
 
 def _overview(assignment: Assignment, student: str) -> str:
@@ -50,7 +51,8 @@ def _overview(assignment: Assignment, student: str) -> str:
     )
     chapters = ", ".join(map(str, assignment.chapters))
     return (
-        f"# {assignment.title}\n\n*This copy is for **{student}**. Others have other numbers and other definitions.*\n\n"
+        f"# {assignment.title}\n\n"
+        f"*This copy is for **{student}**. Others have other numbers and other definitions.*\n\n"
         f"Chapters {chapters}; {assignment.points:g} points; about {assignment.minutes} minutes.\n\n"
         f"| task | points | minutes | answer in |\n|---|---|---|---|\n{rows}\n\n{ORDER}"
     )
@@ -73,12 +75,14 @@ def _build(
     """One notebook; answers, tests and written answers as the functions say."""
     cells = [
         new_markdown_cell(_overview(assignment, student)),
-        new_code_cell(_checks(), metadata=_nbgrader("given-checks", locked=True) | {"jupyter": {"source_hidden": True}}),
+        new_code_cell(
+            _checks(), metadata=_nbgrader("given-checks", locked=True) | {"jupyter": {"source_hidden": True}}
+        ),
     ]
     for number, part in enumerate(assignment.parts):
         if isinstance(part, Task):
             cells += [
-                new_markdown_cell(f"**Task `{part.name}`** ({_number(part.points)}, about {part.minutes} minutes)"),
+                new_markdown_cell(_head("Task", part)),
                 new_code_cell(answer(part), metadata=_nbgrader(part.name, solution=True)),
                 new_code_cell(
                     test(part), metadata=_nbgrader(f"test-{part.name}", grade=True, locked=True, points=part.points)
@@ -86,9 +90,7 @@ def _build(
             ]
         elif isinstance(part, Written):
             cells += [
-                new_markdown_cell(
-                    f"**Question `{part.name}`** ({_number(part.points)}, about {part.minutes} minutes)\n\n{part.question}"
-                ),
+                new_markdown_cell(f"{_head('Question', part)}\n\n{part.question}"),
                 new_markdown_cell(
                     words(part), metadata=_nbgrader(part.name, grade=True, solution=True, points=part.points)
                 ),
@@ -120,12 +122,12 @@ def staff_notebook(assignment: Assignment, student: str, seeds: Mapping[str, int
         assignment,
         student,
         lambda task: task.solution,
-        lambda task: test_code(assignment, task, seeds[task.name]),
+        lambda task: cell_of_tests(assignment, task, seeds[task.name]),
         lambda question: f"*Rubric, for staff*\n\n{question.rubric}",
     )
 
 
-def test_code(assignment: Assignment, task: Task, seed: int, proof: str | None = None) -> str:
+def cell_of_tests(assignment: Assignment, task: Task, seed: int, proof: str | None = None) -> str:
     """A test cell with its hidden part. It takes nothing from the student's notebook but the answer.
 
     Args:
@@ -151,9 +153,6 @@ def test_code(assignment: Assignment, task: Task, seed: int, proof: str | None =
         shown = {"text/plain": proof}  # not printed, since what is printed is cut off
         lines.append(f"__import__('IPython').display.display({shown!r}, raw=True)")
     return "\n".join(lines)
-
-
-test_code.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
 
 
 def graded_notebook(
@@ -183,7 +182,7 @@ def graded_notebook(
             cells.append(new_code_cell(answers.get(part.name, part.stub), metadata=_nbgrader(part.name, solution=True)))
             cells.append(
                 new_code_cell(
-                    test_code(assignment, part, seeds[part.name], proof),
+                    cell_of_tests(assignment, part, seeds[part.name], proof),
                     metadata=_nbgrader(f"test-{part.name}", grade=True, locked=True, points=part.points),
                 )
             )

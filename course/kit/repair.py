@@ -1,7 +1,8 @@
 """Take a student's answers out of whatever was handed in.
 
-Cells are renamed, copied, deleted and moved; tests are edited; a file is cut off. What counts is which functions a notebook
-defines. Everything else of it that is code stays before the answer that it stood before, since an answer may need it.
+Cells are renamed, copied, deleted and moved; tests are edited; a file is cut off. What counts is which functions a
+notebook defines. Everything else of it that is code stays before the answer that it stood before, since an answer may
+need it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from course.kit.source import Assignment
 LARGEST = 20_000_000  #: bytes of a notebook that is opened
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """What was handed in isn't a notebook; the text says why."""
 
 
@@ -48,15 +49,15 @@ def open_notebook(path: Path) -> nbformat.NotebookNode:
     """A notebook of any age as version 4.
 
     Raises:
-        Unreadable: it is too large, or no notebook.
+        UnreadableError: it is too large, or no notebook.
     """
     if path.stat().st_size > LARGEST:
-        raise Unreadable(f"{path.name} has {path.stat().st_size / 1e6:.0f} MB; outputs have to be cleared first")
+        raise UnreadableError(f"{path.name} has {path.stat().st_size / 1e6:.0f} MB; outputs have to be cleared first")
     try:
         notebook = nbformat.read(path, as_version=4)
         return nbformat.from_dict(notebook) if isinstance(notebook.cells, list) else notebook
     except Exception as error:  # nbformat raises whatever the JSON's contents lead it to
-        raise Unreadable(f"{path.name} isn't a notebook: {type(error).__name__}") from error
+        raise UnreadableError(f"{path.name} isn't a notebook: {type(error).__name__}") from error
 
 
 def _text(cell: nbformat.NotebookNode) -> str:
@@ -113,7 +114,7 @@ def take(notebook: nbformat.NotebookNode, assignment: Assignment) -> HandedIn:
 
 
 def _words(found: HandedIn, assignment: Assignment, identity: str, text: str) -> None:
-    """Note a written answer. A cell without its name can't be told from other prose, and is looked for by the reader."""
+    """Note a written answer. A cell that has lost its name can't be told from other prose."""
     if any(question.name == identity for question in assignment.questions) and text.strip() not in ("", EMPTY):
         found.words[identity] = text.strip()
 

@@ -42,7 +42,8 @@ def read_roster(path: Path) -> tuple[list[Student], list[str]]:
             missing = {"id", "email"} - set(rows.fieldnames or ())
             if missing:
                 raise UserError(
-                    f"{path} has no column {' and no column '.join(sorted(missing))}.", "Its first line has to name id and email."
+                    f"{path} has no column {' and no column '.join(sorted(missing))}.",
+                    "Its first line has to name id and email.",
                 )
             for row in rows:
                 student = Student((row["id"] or "").strip(), (row["email"] or "").strip().lower())
@@ -55,7 +56,9 @@ def read_roster(path: Path) -> tuple[list[Student], list[str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} can't be read: {error}.", "Save it as CSV in UTF-8.") from error
     if not students:
-        raise UserError(f"{path} has no usable row. {' '.join(problems[:3])}", "Each row needs an id and an email address.")
+        raise UserError(
+            f"{path} has no usable row. {' '.join(problems[:3])}", "Each row needs an id and an email address."
+        )
     return list(students.values()), problems
 
 
@@ -75,7 +78,9 @@ def _problem(
     return None
 
 
-Marks = Mapping[str, Mapping[str, float]]  #: points by task, by assignment; an assignment that wasn't handed in is missing
+Marks = Mapping[
+    str, Mapping[str, float]
+]  #: points by task, by assignment; an assignment that wasn't handed in is missing
 
 
 def moodle(students: Iterable[Student], marks: Mapping[str, Marks], tasks: Mapping[str, list[str]]) -> list[list[str]]:

@@ -187,6 +187,11 @@ def variants(name: str) -> dict[str, list[Any]]:
     return _raw(name)[0].get("variants", {})
 
 
+def option_name(option: Any) -> str:  # noqa: ANN401  a number, a text, or a table with a name
+    """What a list of variants calls an option."""
+    return str(option["name"] if isinstance(option, dict) else option)
+
+
 def first_variant(name: str) -> dict[str, Any]:
     """The first option of each kind."""
     return {kind: options[0] for kind, options in variants(name).items()}
@@ -209,8 +214,10 @@ def read(name: str, choices: dict[str, Any]) -> Assignment:
     """
     header, body = _raw(name)
     try:
-        body = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(body).render(
-            **choices
+        body = (
+            jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+            .from_string(body)
+            .render(**choices)
         )
     except jinja2.TemplateError as error:
         raise UserError(f"{name}.md: {error}.", "Look at what stands in double braces.") from error

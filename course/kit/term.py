@@ -29,7 +29,7 @@ class Term:
         if len(self.secret) < SHORTEST:
             raise UserError(
                 f"The term's secret has {len(self.secret)} characters.",
-                f"Take at least {SHORTEST}, such as what `python -c 'import secrets; print(secrets.token_hex(16))'` prints.",
+                f"Take at least {SHORTEST}: `python -c 'import secrets; print(secrets.token_hex(16))'` prints one.",
             )
 
     def number(self, *what: str) -> int:
