@@ -27,7 +27,7 @@ from course.kit.notebooks import graded_notebook, write
 from course.kit.repair import definitions
 from course.kit.source import Assignment
 
-START = 90  #: seconds for the grader and a kernel to start
+START = 300  #: seconds for the grader and a kernel to start, and for imports, on a busy machine
 JOBS = Path(__file__).parent / "nbgrader_jobs.py"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from course.kit import checks, source
 from course.kit.grading import Mark, Work, grade
-from course.kit.notebooks import student_notebook, cell_of_tests
+from course.kit.notebooks import cell_of_tests, student_notebook
 from course.kit.repair import take
 from course.kit.source import Assignment
 from course.kit.term import Term

@@ -187,6 +187,11 @@ def graded_notebook(
                 )
             )
     first = [new_code_cell(f"{_guard()}\n\nguard(get_ipython())"), new_code_cell(_checks())]
+    for cell in (
+        *first,
+        *(cell for cell in cells if str(cell.metadata.get("nbgrader", {}).get("grade_id")).startswith("given-")),
+    ):
+        cell.metadata["given"] = True  # allowed to take long
     notebook = new_notebook(cells=[*first, *cells], metadata={"kernelspec": dict(KERNEL)})
     nbformat.validate(notebook)
     return notebook

@@ -16,6 +16,7 @@ import yaml
 from rlhf_utils.errors import UserError
 
 ASSIGNMENTS = Path(__file__).parent.parent / "assignments"
+SECONDS = 30  #: that a cell may take, unless the source says otherwise
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 _MARKS = ("answer", "test", "hidden", "wrong")
 _FENCE = re.compile(r"^:::\{(\w+)\} *(\S*)\n(.*?)^:::[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -221,7 +222,7 @@ def read(name: str, choices: dict[str, Any]) -> Assignment:
         )
     except jinja2.TemplateError as error:
         raise UserError(f"{name}.md: {error}.", "Look at what stands in double braces.") from error
-    assignment = Assignment(name, header["title"], header["chapters"], header.get("limit", 20), choices, [])
+    assignment = Assignment(name, header["title"], header["chapters"], header.get("limit", SECONDS), choices, [])
     found: dict[str, Task | Written] = {}
     # As in Markdown, a colon in a sentence needs no quotation marks around the sentence.
     body = _SENTENCE.sub(lambda m: f":{m[1]}: {json.dumps(m[2], ensure_ascii=False)}", body)
