@@ -21,6 +21,7 @@ from course.kit.term import Term
 
 RESULTS = Path(__file__).parent.parent / "results"
 KEPT = Path("_course") / "matrix"  #: marks of assignments that were graded before
+MATTERS = ("checks", "guard", "notebooks", "repair", "grading", "environment", "nbgrader_jobs")  #: for a mark
 TERM = Term("the public matrix's term")  #: the matrix is public, so this isn't a secret
 UNTOUCHED, STAFF, OTHER = "untouched", "staff", "the answers of another variant"
 
@@ -120,7 +121,7 @@ def all_rows(names: Sequence[str]) -> list[Row]:
 
 def _digest(rows: Sequence[Row]) -> str:
     """Of all that an assignment's marks depend on, the grader's own code included."""
-    code = [path.read_text(encoding="utf8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    code = [(Path(__file__).parent / f"{name}.py").read_text(encoding="utf8") for name in MATTERS]
     versions = [(row.version, row.mistake_in, row.answers, repr(row.assignment)) for row in rows]
     return hashlib.sha256(json.dumps([code, versions]).encode()).hexdigest()
 
