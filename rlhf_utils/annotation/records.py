@@ -213,7 +213,7 @@ def read_judgements(path: Path) -> tuple[list[tuple[int, Preference]], list[str]
     records, problems = [], []
     for number, row in _rows(path):
         try:
-            records.append((number, _record(row)))
+            records.append((number, as_record(row)))
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     return records, problems
@@ -251,8 +251,11 @@ def _pair(row: object) -> Pair:
     return Pair(**values, answer=answer)
 
 
-def _record(row: object) -> Preference:
-    """A line as a preference record.
+def as_record(row: object) -> Preference:
+    """A row of a file as a preference record that the store takes.
+
+    Args:
+        row: what JSON or another form gave; a ValueError is raised again.
 
     Raises:
         ValueError: says what is wrong with it.
