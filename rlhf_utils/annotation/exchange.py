@@ -30,17 +30,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf_utils.annotation.records import Pair, as_record
-from rlhf_utils.annotation.store import SWAPPED
 from rlhf_utils.errors import UserError
 from rlhf_utils.preference_formats import UNKNOWN_TIME, from_row
 from rlhf_utils.preferences import Preference, pair_id, write_records
 
 Form = Literal["records", "datasets", "label-studio", "argilla"]
-FORMS = ("records", "datasets", "label-studio", "argilla")
 FILE_BYTES = 256 * 2**20  #: larger files aren't read
 
+#: What to know before another tool reads what was written.
+HINTS: dict[Form, str] = {
+    "label-studio": "Its labelling configuration: rlhf_utils.annotation.exchange.LABEL_STUDIO_CONFIG",
+    "argilla": "The data set's settings: rlhf_utils.annotation.exchange.ARGILLA_SETTINGS",
+}
+
 Row = Mapping[str, Any]
-Found = "Preference | ValueError"  #: a judgement, or why there is none
 
 
 @dataclass(frozen=True)
@@ -205,12 +208,11 @@ _FIELDS = {field.name for field in fields(Preference)}
 
 
 def _own(row: object) -> Preference | ValueError:
-    """A row of the book's fields; one that has none of them may have another public form."""
+    """A row of the book's fields, or of another public form, which the field ``chosen`` or ``summaries`` tells."""
 
     def make() -> object:
-        if isinstance(row, Mapping) and not row.keys() & {"pair_id", "response_a", "response_b"}:
-            return from_row(row)
-        return row
+        is_public = isinstance(row, Mapping) and row.keys() & {"chosen", "summaries"}
+        return from_row(row) if is_public else row
 
     return _checked(make)
 
