@@ -306,6 +306,7 @@ def main() -> None:
     parser.add_argument("--pauses", type=float, nargs="+", default=[1.0, 0.0], help="means, in seconds")
     parser.add_argument("--keep", type=Path, help="file for the table")
     args = parser.parse_args()
+    busy = f" The load average before was {os.getloadavg()[0]:.1f}." if hasattr(os, "getloadavg") else ""
     rows = []
     for name in ("SQLite", "PostgreSQL"):
         if name == "PostgreSQL" and (reason := why_not()):
@@ -322,7 +323,8 @@ def main() -> None:
             "",
             f"{args.annotators} annotators at once for {args.seconds:g} s, 3 judgements wanted of a pair; the server "
             "gets SIGKILL halfway and is started again. Annotators and server share the machine. Times are median / "
-            "95 % / 99 % of requests that were answered at the first try; the longest wait is for the new server.",
+            "95 % / 99 % of requests that were answered at the first try; the longest wait is for the new server."
+            + busy,
             "",
             HEADER,
             "|" + "---|" * HEADER.count(" |"),

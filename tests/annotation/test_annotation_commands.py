@@ -1,4 +1,4 @@
-"""``python -m rlhf_utils annotate``: from a file of pairs to preference records, and what bad files and options give."""
+"""``python -m rlhf_utils annotate``: from a file of pairs to preference records, and what bad files and options do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from conftest import some_pairs
+from small_study import some_pairs
 
+from rlhf_utils import artifacts
 from rlhf_utils.annotation import commands
 from rlhf_utils.annotation.records import Imported, export_records, import_records
 from rlhf_utils.annotation.store import Store
@@ -131,7 +132,7 @@ def test_records_that_can_t_be_read_are_named_by_line_and_the_rest_is_taken(call
     again = import_records(made, [Preference(**row) for row in good])
     assert again == Imported(0, 0, 0, (0, 1, 2, 3))
     # What was imported takes places: of two, pair 0 has one left, pair 1 none.
-    ((name, code),) = made.invite(1)
+    ((_, code),) = made.invite(1)
     who, seen = made.enter(code, "here"), []
     while showing := made.next_pair(who):
         seen.append(showing.pair_id)
@@ -193,12 +194,14 @@ def test_a_server_for_others_warns_and_a_short_code_is_refused(call, made, monke
     assert call("serve", "--port", 0)[0] == 2
 
 
-def test_pairs_come_from_a_run(tmp_path, tiny, monkeypatch, capsys):
+def test_pairs_come_from_a_run(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr("rlhf_utils.tasks.tiny.load", lambda: tiny)
-    quick = ["--sft-epochs", "0.5", "--pairs", "64", "--updates", "1", "--batch-size", "16", "--threads", "1"]
-    assert main(["pipeline", "--out", str(tmp_path / "run"), *quick]) == 0
-    file = tmp_path / "pairs.jsonl"
-    sample = ["annotate", "sample", "--run", str(tmp_path / "run"), "--pairs", "12", "--to", str(file)]
+    run, file = tmp_path / "run", tmp_path / "pairs.jsonl"
+    artifacts.save(run / "sft-key", dict(tiny.load_base_model().named_parameters()))
+    options = dict.fromkeys(("dataset", "model", "tokenizer", "max_new_tokens"))
+    report = {"options": {"task": "tiny", **options}, "artifacts": {"sft": "sft-key"}, "algorithm": "ppo"}
+    (run / "report.json").write_text(json.dumps(report))
+    sample = ["annotate", "sample", "--run", str(run), "--pairs", "12", "--to", str(file)]
     assert main(sample) == 0
     first = file.read_text(encoding="utf8")
     assert main(sample) == 0

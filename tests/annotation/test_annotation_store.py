@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 import pytest
-from conftest import some_pairs
+from small_study import some_pairs
 from sqlalchemy import event, func, inspect, select, text
 
 from rlhf_utils.annotation import codes, tables

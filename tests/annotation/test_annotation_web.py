@@ -6,7 +6,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from conftest import STAFF_CODE, some_pairs
+from small_study import STAFF_CODE, some_pairs
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
