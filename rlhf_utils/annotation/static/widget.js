@@ -82,8 +82,8 @@ function render({ model, el }) {
     ask.textContent = done ? "That was all. Thank you." : state.instructions;
     prompt.textContent = state.prompt;
     prompt.hidden = !state.prompt;
-    texts[0].textContent = state.left;
-    texts[1].textContent = state.right;
+    texts[0].textContent = state.left.trimStart(); // a response begins with the space that joins it to its prompt
+    texts[1].textContent = state.right.trimStart();
     sides.hidden = done;
     bar.max = state.goal || 1;
     bar.value = state.judged;
