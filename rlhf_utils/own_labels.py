@@ -47,7 +47,7 @@ def read_own(path: Path) -> list[Preference]:
             return _read_store(path)
         rows = read_records(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read ({error}).", "Give preference records, one JSON object a line.") from None
+        raise UserError(f"{path} can't be read ({error}).", "Give preference records in UTF-8.") from None
     for row in rows:
         if isinstance(row.seconds, bool) or not isinstance(row.seconds, int | float):
             raise UserError(f"{path}: seconds is {row.seconds!r}.", "Give a number.")

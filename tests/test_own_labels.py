@@ -3,8 +3,8 @@ from dataclasses import asdict
 
 import pytest
 
-from rlhf_utils.errors import UserError
 from rlhf_utils import own_labels as module
+from rlhf_utils.errors import UserError
 from rlhf_utils.own_labels import VARIABLE, find_own, judge_here, own_labels, read_own
 from rlhf_utils.preferences import Preference, pair_id
 
