@@ -50,6 +50,7 @@ experiments: $(READY)
 	$(RUN) experiments/broken_ppo.py
 	$(RUN) experiments/distance_to_optimum.py
 	$(RUN) experiments/how_many_comparisons.py
+	$(RUN) experiments/unreliable_annotators.py
 	$(RUN) experiments/gold_on_the_frontier.py
 	$(RUN) experiments/ppo_histories.py
 	$(RUN) experiments/frontier.py

@@ -86,7 +86,7 @@ def _add_pipeline(commands: argparse._SubParsersAction) -> None:
     )
     p.add_argument("--tokenizer", metavar="PATH", help="folder or hub name of the tokenizer")
     p.add_argument(
-        "--preferences", type=Path, metavar="FILE",
+        "--preferences", metavar="FILE|URL",
         help="comparisons to learn the reward from: records, TL;DR comparisons, hh-rlhf, or prompt, chosen, rejected",
     )  # fmt: skip
     p.add_argument("--sft-epochs", type=number(float, 0, 1000), help="passes over the texts (default: the task's)")
@@ -127,11 +127,11 @@ def _changes(args: argparse.Namespace, **names: str) -> dict[str, object]:
 
 
 def _chain(options: argparse.Namespace) -> Chain:
+    from rlhf_utils.download import read_given
     from rlhf_utils.pipeline import Chain, Settings, default_settings
-    from rlhf_utils.preference_formats import read_comparisons
     from rlhf_utils.tasks import load_task
 
-    records = read_comparisons(options.preferences) if options.preferences else None
+    records = read_given(options.preferences) if options.preferences else None
     task = load_task(options.task, options.dataset, options.model, options.tokenizer)
     if options.max_new_tokens:
         task = replace(task, max_new_tokens=options.max_new_tokens, key=f"{task.key}-{options.max_new_tokens}")

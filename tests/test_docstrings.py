@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "rlhf_utils"
 ALGORITHMS = (
     *("tensors", "sft", "preferences", "reward", "rollout", "ppo", "critic_free", "dpo", "preference_losses"),
     *("best_of_n", "optimum", "frontier", "evaluation", "winrates", "diversity", "overoptimisation", "models"),
-    *("generation", "asynchronous", "divergences", "training", "enumeration", "algorithms", "adapters"),
+    *("generation", "asynchronous", "divergences", "training", "enumeration", "algorithms", "adapters", "reliability"),
 )
 
 

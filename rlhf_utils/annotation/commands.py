@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NEEDS = {"sqlalchemy", "alembic", "mako", "starlette", "uvicorn", "jinja2", "anyio"}  #: modules that the extra brings
 STAFF_CODE = "RLHF_UTILS_STAFF_CODE"  #: the variable that may hold the staff's code
 STAFF_CODE_LENGTH = 12  #: of a code that is given, at least
+FORMS = ("records", "datasets", "label-studio", "argilla")  #: see rlhf_utils.annotation.exchange
 SHOWN_PROBLEMS = 20  #: lines of a file that are named; the rest is counted
 INSTRUCTIONS = "Which of the two would you rather read? Go by your own taste. If you can't tell, say so."
 CONSENT = """You will see pairs of texts that a program wrote, and say of each pair which text you prefer.
@@ -96,12 +97,20 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
     add("status", run_status, "print progress and agreement")
 
-    export = add("export", run_export, "write the judgements as preference records")
-    export.add_argument("--to", type=Path, required=True, metavar="FILE", help="file to write; - prints it")
+    export = add("export", run_export, "write the judgements, as preference records or for another tool")
+    export.add_argument("--to", type=Path, required=True, metavar="FILE", help="file to write; - prints records")
+    export.add_argument(
+        "--format", choices=FORMS, default="records",
+        help="records (default); datasets: a folder or .parquet; or JSON for Label Studio or Argilla",
+    )  # fmt: skip
+    export.add_argument(
+        "--unjudged", action="store_true", help="label-studio and argilla: with the pairs that nobody has judged"
+    )
     export.add_argument("--checks", action="store_true", help="with those of attention checks")
 
-    bring = add("import", run_import, "add judgements from a file of preference records")
-    bring.add_argument("file", type=Path, metavar="FILE", help="JSON lines")
+    bring = add("import", run_import, "add judgements from a file")
+    bring.add_argument("file", type=Path, metavar="FILE", help="JSON, JSON lines, .parquet, or a folder of a data set")
+    bring.add_argument("--format", choices=FORMS, help="of the file (default: its fields tell)")
 
     forget = add("forget", run_forget, "delete all rows of an annotator")
     forget.add_argument("name", help="the pseudonym")
@@ -290,36 +299,42 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def run_export(args: argparse.Namespace) -> int:
-    """``export``: one record a line."""
-    from rlhf_utils.annotation.records import export_records
-    from rlhf_utils.preferences import write_records
+    """``export``: one record a line, or another form."""
+    from rlhf_utils.annotation import exchange
+    from rlhf_utils.annotation.records import export_records, unjudged_pairs
 
-    records = export_records(_open(args), args.checks)
+    if str(args.to) == "-" and args.format != "records":
+        raise UserError(f"The form {args.format} can't be printed.", "Give --to a file.")
+    store = _open(args)
+    records = export_records(store, args.checks)
     if str(args.to) == "-":
         for record in records:
             print(json.dumps(asdict(record), ensure_ascii=False))
         return 0
-    try:
-        write_records(records, args.to)
-    except OSError as error:
-        raise UserError(f"{args.to} can't be written ({error.strerror}).", "Give another --to.") from None
-    print(f"{_count(len(records), 'judgement')} written to {args.to}")
+    unjudged = unjudged_pairs(store) if args.unjudged else []
+    exchange.write(records, args.to, args.format, unjudged)
+    more = f" and {_count(len(unjudged), 'pair')} without any" if args.unjudged else ""
+    print(f"{_count(len(records), 'judgement')}{more} written to {args.to}")
+    if hint := exchange.HINTS.get(args.format):
+        print(hint, file=sys.stderr)
     return 0
 
 
 def run_import(args: argparse.Namespace) -> int:
     """``import``: what can be read is added, the rest is named."""
-    from rlhf_utils.annotation.records import import_records, read_judgements
+    from rlhf_utils.annotation import exchange
+    from rlhf_utils.annotation.records import import_records
 
-    found, problems = read_judgements(args.file)
-    lines, records = [line for line, _ in found], [record for _, record in found]
-    done = import_records(_open(args), records)
-    twice = [f"line {lines[place]}: this annotator has judged this pair before" for place in done.duplicates]
-    _tell_problems(sorted([*problems, *twice], key=lambda problem: int(problem.split()[1].rstrip(":"))), args.file)
+    found = exchange.read(args.file, args.format)
+    rows = [row for row, _ in found.records]
+    done = import_records(_open(args), [record for _, record in found.records])
+    twice = [(rows[place], "this annotator has judged this pair before") for place in done.duplicates]
+    problems = sorted([*found.problems, *twice], key=lambda problem: problem[0])
+    _tell_problems([f"{found.unit} {row}: {why}" for row, why in problems], args.file)
     print(
         f"{_count(done.judgements, 'judgement')} added, with {_count(done.pairs, 'new pair')} and "
         f"{_count(done.annotators, 'new annotator')}; {_count(len(twice), 'duplicate')} and "
-        f"{_count(len(problems), 'malformed line')} left out."
+        f"{_count(len(found.problems), f'malformed {found.unit}')} left out."
     )
     return 0
 

@@ -174,6 +174,17 @@ def export_records(store: Store, checks: bool = False) -> list[Preference]:
     ]
 
 
+def unjudged_pairs(store: Store) -> list[Pair]:
+    """The pairs that nobody has judged, in the order in which they are handed out; attention checks stay here.
+
+    Args:
+        store: gives them.
+    """
+    query = select(pairs).where(pairs.c.judged == 0, pairs.c.answer.is_(None)).order_by(pairs.c.priority.desc())
+    with store.database.reading() as connection:
+        return [Pair(row.prompt, row.response_a, row.response_b) for row in connection.execute(query)]
+
+
 # -- files, line by line: what is wrong with one line doesn't keep the others out
 
 
@@ -199,24 +210,6 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     return [pair for _, pair in found.values()], problems
-
-
-def read_judgements(path: Path) -> tuple[list[tuple[int, Preference]], list[str]]:
-    """Preference records of a file of JSON lines.
-
-    Returns:
-        (number of the line, record), and for each line that gives none, its number and why.
-
-    Raises:
-        UserError: the file can't be read.
-    """
-    records, problems = [], []
-    for number, row in _rows(path):
-        try:
-            records.append((number, _record(row)))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    return records, problems
 
 
 def _rows(path: Path) -> Iterator[tuple[int, object]]:
@@ -251,8 +244,11 @@ def _pair(row: object) -> Pair:
     return Pair(**values, answer=answer)
 
 
-def _record(row: object) -> Preference:
-    """A line as a preference record.
+def as_record(row: object) -> Preference:
+    """A row of a file as a preference record that the store takes.
+
+    Args:
+        row: what JSON or another form gave; a ValueError is raised again.
 
     Raises:
         ValueError: says what is wrong with it.

@@ -44,7 +44,8 @@ def own_records(root: Path) -> list[Path]:
     """A reader's own judgements, which the lesson on preferences reads where there are any."""
     places = [root, root / "lessons"]
     named = os.environ.get("RLHF_UTILS_PREFERENCES")
-    paths = [*([Path(named)] if named else []), *(place / "my_preferences.jsonl" for place in places)]
+    names = ("my_preferences.jsonl", "my_judgements.db")  # as in rlhf_utils.own_labels, which imports too much
+    paths = [*([Path(named)] if named else []), *(place / name for name in names for place in places)]
     return [path for path in paths if path.is_file()]
 
 

@@ -214,12 +214,12 @@ def test_colours_are_seen_on_both_pages(colour):
 
 def test_a_readers_own_records_make_the_lessons_run_again(tmp_path, monkeypatch):
     seen = {(execution.execution_hash(tmp_path), sources.stamp(tmp_path))}
-    for path in (tmp_path / "my_preferences.jsonl", tmp_path / "named.jsonl"):
+    for path in (tmp_path / "my_preferences.jsonl", tmp_path / "my_judgements.db", tmp_path / "named.jsonl"):
         path.write_text("{}")
         monkeypatch.setenv("RLHF_UTILS_PREFERENCES", str(path))
         path.write_text(f'{{"pair_id": "{path.name}"}}')
         seen.add((execution.execution_hash(tmp_path), sources.stamp(tmp_path)))
-    assert len({one for one, _ in seen}) == len({one for _, one in seen}) == 3
+    assert len({one for one, _ in seen}) == len({one for _, one in seen}) == 4
 
 
 def test_a_mark_behind_a_formula_takes_no_other_text_that_reads_the_same():
