@@ -1,4 +1,4 @@
-"""Slides: a Markdown file a deck in ``course/slides``, whose formulas, drawings, figures and numbers are the book's own.
+"""Slides: a Markdown file a deck in ``course/slides``; its formulas, drawings, figures and numbers are the book's.
 
 A deck begins with a title, the minutes that it takes and a sentence on what it is for, and each ``##`` begins a slide::
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 SOURCES = Path("course") / "slides"
-_EQUATION = re.compile(r"^\$\$\n(.*?)\n\$\$ \(([\w-]+)\)$", re.MULTILINE | re.DOTALL)
+_EQUATION = re.compile(r"^\$\$\n((?:(?!\$\$)[^\n]*\n)+?)\$\$ \(([\w-]+)\)$", re.MULTILINE)
 _DRAWING = re.compile(r"^:{3,}\{diagram\} diagrams/([\w-]+)\.svg\n:alt: (.+)$", re.MULTILINE)
 _INCLUDED = re.compile(r"^\{(equation|diagram|figure|notes)\}\s*(.*)$")
 
