@@ -25,11 +25,13 @@ FOLDER = Path("_build") / "slides"
 ASSETS = Path("book") / "_assets" / "slides"
 MODES = ("light", "dark")
 SIZE = (1280, 720)  #: of a page of the PDF, in CSS pixels
-_FIGURE_WIDTH = 900
+_FIGURE_WIDTH = 720
 _TO_SVG = """async (box, width) => {
   const url = await Plotly.toImage(box, {format: 'svg', width, height: box.clientHeight});
   return decodeURIComponent(url.slice(url.indexOf(',') + 1));
 }"""
+# The mark that ends a sentence of the chapter; a slide's formula stands by itself.
+_END = re.compile(r"\s*[.,]\s*(?=(?:\\end\{aligned\})?\s*$)")
 # What slides share with the site's style sheet: colours of the two modes, drawings and formulas.
 _SHARED = re.compile(r"^(?:html\[data-theme=|\.rlhf-drawing|math |mtable)[^{]*\{[^}]*\}", re.MULTILINE)
 
@@ -47,7 +49,7 @@ def _formula(root: Path, label: str) -> mathematics.Formula:
 
     if label not in slides.equations(root):
         raise UserError(f"No chapter has an equation {label!r}.", "Take a label such as eq-ppo-clip.")
-    tex = slides.equations(root)[label]
+    tex = _END.sub("", slides.equations(root)[label])
     return mathematics.formula(nodes.math_block(tex, tex))
 
 
@@ -90,8 +92,7 @@ class Writer:
         if name not in slides.drawings(self.root):
             raise UserError(f"No page shows a diagram {name!r}.", "Take the name of a file in book/diagrams.")
         svg = diagrams.prepare(path.read_text(encoding="utf8"), f"s{name}", slides.drawings(self.root)[name])
-        width, height = map(float, re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg).groups())  # type: ignore[union-attr]
-        return f'<div class="drawing {"wide" if width > 1.4 * height else "tall"}">{svg}</div>\n'
+        return f'<div class="drawing">{svg}</div>\n'
 
     def _role(self, tokens: Sequence[Token], place: int, *rest: object) -> str:
         return html.escape(slides.number(tokens[place].content))
