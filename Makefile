@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TRL112 := .venv-trl112
 
-.PHONY: book notebooks links pdf epub zip slides test test-all lint format lock clean parity bench experiments
+.PHONY: book notebooks links pdf epub zip slides test test-all lint format lock clean parity bench experiments assignments
 
 book: $(READY)
 	@$(RUN) -m rlhf_utils.book build
@@ -34,6 +34,10 @@ parity: $(READY) $(TRL112)/.ready
 	$(TRL112)/bin/python -W ignore benchmarks/parity/make_fixture.py _build/parity.safetensors
 	$(RUN) benchmarks/parity/compare.py _build/parity.safetensors --committed tests/data/trl_ppo.safetensors \
 		--keep benchmarks/results/parity.md
+
+# The students' notebooks and the staff's in `_course`. The secret comes from RLHF_COURSE_TERM, the roster from ROSTER.
+assignments: $(READY)
+	@$(RUN) -m course.kit build $(if $(ROSTER),--roster $(ROSTER))
 
 # Side by side with what one would otherwise use; wants idle cores. Results are kept as text.
 bench: $(READY) $(TRL112)/.ready

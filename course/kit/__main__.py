@@ -49,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--to", choices=("moodle", "canvas"), default="moodle", help="whose columns (default: moodle)")
     export.add_argument("--out", type=Path, help="the file (default: marks-PLATFORM.csv in the term's folder)")
     command("check", "run staff's and wrong answers here, without the grader: for whoever writes a task", False)
-    command("matrix", "grade every known version with the real grader", False)
+    one = command("matrix", "grade every known version with the real grader", False)
+    one.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes at a time (default: all cores)"
+    )
     return whole
 
 
@@ -73,11 +76,11 @@ def check(names: list[str]) -> int:
     return count
 
 
-def show_matrix(names: list[str]) -> int:
+def show_matrix(names: list[str], workers: int) -> int:
     """Write the matrix if all assignments are in it; return the number of problems."""
     bar = progress(matrix.all_rows(names), "versions")
     steps = iter(bar)
-    results = matrix.measure(names, lambda: next(steps, None))
+    results = matrix.measure(names, workers, lambda: next(steps, None))
     if names == source.names():
         matrix.write_results(results)
     wrong = [problem for row, marks in results for problem in matrix.problems(row, marks)]
@@ -119,7 +122,7 @@ def main(words: list[str] | None = None) -> int:
         if arguments.command == "check":
             return 1 if check(names) else 0
         if arguments.command == "matrix":
-            return 1 if show_matrix(names) else 0
+            return 1 if show_matrix(names, arguments.workers) else 0
         of_term(arguments, names)
     except UserError as error:
         say(str(error))

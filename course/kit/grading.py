@@ -3,7 +3,8 @@
 Each notebook is graded in a folder of its own that holds nothing else, by a process that gets none of the staff's
 environment variables. A process of nbgrader takes several folders one after another, since it is slow to start; if it
 dies or takes too long, it is killed with all that it started, and the rest is given to a new one. A notebook that
-couldn't be graded as a whole is graded again task by task, with the student's definitions only.
+couldn't be graded as a whole is graded again task by task, with the student's definitions only; so are tasks that were
+stopped, since a loop that can't be interrupted holds up all that come after it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from course.kit.repair import definitions
 from course.kit.source import Assignment
 
 START = 300  #: seconds for the grader and a kernel to start, and for imports, on a busy machine
+_STUCK = ("CellTimeoutError", "KeyboardInterrupt")  # the culprit may be an earlier cell that doesn't stop
 JOBS = Path(__file__).parent / "nbgrader_jobs.py"
 
 
@@ -181,26 +183,28 @@ def grade(works: Sequence[Work], workers: int = 1, done: Callable[[], None] = la
             for number, work in enumerate(works)
         ]
         _all(jobs, scratch, workers, done)
-        marks = [job.marks() for job in jobs]
+        found = [job.marks() for job in jobs]
         parts = [
             _Job(job.work, task.name, secrets.token_hex(8), job.folder.parent / task.name)
-            for job, found in zip(jobs, marks, strict=True)
-            if found is None
+            for job, marks in zip(jobs, found, strict=True)
             for task in job.work.assignment.tasks
+            if marks is None or marks[task.name].message.startswith(_STUCK)
         ]
         _all(parts, scratch, workers, done)
-        for number, (work, found) in enumerate(zip(works, marks, strict=True)):
-            if found is None:
-                marks[number] = {
-                    part.only: (part.marks() or {part.only: _broken(work, part.only)})[part.only]
-                    for part in parts
-                    if part.work is work and part.only is not None
-                }
-        return [found for found in marks if found is not None]
+        graded = [marks or {} for marks in found]
+        number = {id(work): place for place, work in enumerate(works)}
+        for part in parts:
+            graded[number[id(part.work)]].update(part.marks() or _broken(part))
+        # In the order of tasks, whichever way they were graded.
+        return [
+            {task.name: marks[task.name] for task in work.assignment.tasks}
+            for work, marks in zip(works, graded, strict=True)
+        ]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _broken(work: Work, name: str) -> Mark:
-    of = next(task.points for task in work.assignment.tasks if task.name == name)
-    return Mark(0.0, of, "the kernel died, or didn't stop in time")
+def _broken(part: _Job) -> dict[str, Mark]:
+    """The mark of a task that can't be graded even by itself."""
+    task = next(task for task in part.work.assignment.tasks if task.name == part.only)
+    return {task.name: Mark(0.0, task.points, "the kernel died, or didn't stop in time")}

@@ -18,7 +18,6 @@ from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from traitlets.config import Config
 
-
 PATIENCE = 300  # seconds; the caller has a limit for the whole notebook
 
 
