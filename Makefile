@@ -44,6 +44,7 @@ bench: $(READY) $(TRL112)/.ready
 	$(RUN) benchmarks/bench.py --keep benchmarks/results/ppo.md
 	$(RUN) benchmarks/trainers.py --keep benchmarks/results/trainers.md
 	$(RUN) benchmarks/scaling.py --keep benchmarks/results/scaling.jsonl
+	$(RUN) benchmarks/annotation_load.py --keep benchmarks/results/annotation.md
 
 # Grids and many seeds; a stopped run goes on where it was. What is up to date is not computed again.
 experiments: $(READY)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from rlhf_utils.annotation import commands as annotation
+from rlhf_utils.arguments import OneLineParser, number
 from rlhf_utils.errors import UserError
 
 if TYPE_CHECKING:  # imported where they are needed: --help and a mistyped option should answer at once
@@ -27,29 +28,6 @@ if TYPE_CHECKING:  # imported where they are needed: --help and a mistyped optio
 
 # Written down here too, since --help must not wait for torch; a test holds it against rlhf_utils.algorithms.TITLES.
 ALGORITHMS = ("ppo", "rloo", "grpo", "dpo", "best-of-n", "rejection-sft")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are one line that names the remedy; exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the complaint and leave."""
-        self.exit(2, f"error: {message}. See {self.prog} --help.\n")
-
-
-def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """A converter for argparse: an int or float within [low, high]."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is out of range; give a number from {low} to {high}")
-        return value
-
-    return convert
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--task", choices=("tiny", "summaries"), default="tiny", help="whose (default tiny)")
     pretrain.add_argument("--to", type=Path, required=True, help="folder to write")
     pretrain.set_defaults(run=run_pretrain)
+
+    annotation.add_to(commands)
     return parser
 
 

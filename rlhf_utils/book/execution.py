@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 CACHE = ".jupyter_cache"
-# What the lessons don't use: the book's machinery and the command line.
-_APART = ("book", "cli", "cli.py", "__main__.py")
+# What the lessons don't use: the book's machinery, the command line and the annotation tool.
+_APART = ("annotation", "arguments.py", "book", "cli", "cli.py", "__main__.py")
 TIMES = "lessons.json"
 JOBS = "RLHF_UTILS_JOBS"
 
