@@ -343,3 +343,50 @@ def test_numbers_are_those_of_the_committed_run():
     for wrong in ("08_ppo::nothing:.1f", "08_ppo ppo_ppo_kl", "08_nothing::a:.1f"):
         with pytest.raises(UserError):
             slides.number(wrong)
+
+
+def test_a_deck_becomes_one_document_that_needs_nothing_else(tmp_path):
+    from rlhf_utils.book.citing import work
+    from rlhf_utils.book.decks import Picture, Writer
+
+    body = """## The clip at $\\epsilon = 0.2$
+{number}`08_ppo::ppo_ppo_kl:.2f` nats, and `<b>`.
+
+```{equation} eq-ppo-clip
+```
+
+:::{diagram} 08_update
+:::
+
+:::{figure} 08_ppo: Six curves
+:::
+
+:::{notes}
+2 minutes.
+:::
+"""
+    pictures = {"08_ppo: Six curves": Picture("Six <curves>", "<svg>light</svg>", "<svg>dark</svg>")}
+    made = Writer(ROOT, pictures, work(ROOT), "Version 1").deck(slides.read(write(tmp_path / "try.md", body)))
+    assert made.count('<section class="slide') == 2
+    assert "data-theme" in made
+    assert made.count("<math ") == 2
+    assert (
+        r"\mathrm{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\, \hat A_t \bigr)\end{aligned}" in made
+    )  # without its mark
+    assert f'role="img" aria-label="{slides.drawings(ROOT)["08_update"]}"' in made
+    assert made.count('alt="Six &lt;curves&gt;"') == 2
+    assert slides.number("08_ppo::ppo_ppo_kl:.2f") + " nats, and <code>&lt;b&gt;</code>" in made
+    assert "<summary>Notes</summary>" in made
+    assert re.findall(r"(?:src|href)=\"(?!data:)|url\((?!\"data:|#)|https?://(?!www\.w3\.org/)", made) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "what"), [("```{equation} eq-none\n```", "eq-none"), (":::{diagram} none\n:::", "none")]
+)
+def test_what_the_book_does_not_have_is_named(line, what, tmp_path):
+    from rlhf_utils.book.citing import work
+    from rlhf_utils.book.decks import Writer
+
+    deck = slides.read(write(tmp_path / "try.md", f"## One\n{line}\n\n:::{{notes}}\nA.\n:::\n"))
+    with pytest.raises(UserError, match=what):
+        Writer(ROOT, {}, work(ROOT), "Version 1").deck(deck)
