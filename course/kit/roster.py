@@ -122,7 +122,8 @@ def canvas(students: Iterable[Student], marks: Mapping[str, Marks], possible: Ma
 
 def safe(cell: str) -> str:
     """A cell that a spreadsheet shows and doesn't compute: some take text that begins with = for a formula."""
-    return "'" + cell if cell[:1] in "=+@\t\r" or (cell[:1] == "-" and not cell[1:2].isdigit()) else cell
+    number = cell[:1] == "-" and cell[1:2].isdigit()
+    return f"'{cell}" if cell.startswith(("=", "+", "@", "-", "\t", "\r")) and not number else cell
 
 
 def write_csv(rows: Iterable[Iterable[str]], path: Path) -> None:

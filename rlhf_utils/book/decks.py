@@ -69,7 +69,13 @@ class Writer:
         self.parser = slides.parser()
         rules = {"fence": self._block, "colon_fence": self._block, "myst_role": self._role}
         # Set by hand: `add_render_rule` takes functions of the renderer, and these are the writer's.
-        self.parser.renderer.rules |= rules | {"math_inline": self._inline, "math_block": self._inline}
+        rules |= {
+            "math_inline": self._inline,
+            "math_block": self._inline,
+            "th_open": self._head,
+            "th_close": self._head,
+        }
+        self.parser.renderer.rules |= rules
 
     def _block(self, tokens: Sequence[Token], place: int, *rest: object) -> str:
         kind, name = include(tokens[place])
@@ -99,6 +105,12 @@ class Writer:
 
     def _inline(self, tokens: Sequence[Token], place: int, *rest: object) -> str:
         return self._mathml((tokens[place].content.strip(), tokens[place].type == "math_block"))
+
+    def _head(self, tokens: Sequence[Token], place: int, *rest: object) -> str:
+        """A heading of a table; an empty one is no heading."""
+        inside = tokens[place + 1 if tokens[place].nesting == 1 else place - 1]
+        name = "th" if inside.content else "td"
+        return f"<{name}>" if tokens[place].nesting == 1 else f"</{name}>\n"
 
     def _mathml(self, one: mathematics.Formula) -> str:
         mathml = self.formulas.get(one)

@@ -14,8 +14,14 @@ from rlhf_utils.book import decks, slides
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAMES = [deck.name for deck in slides.decks(ROOT)]
-CUT = """() => [...document.querySelectorAll('.slide.now, .slide.now :is(.formula, .scroller, pre, .body)')]
-  .some(box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1)"""
+# Beyond the edge of the slide, or, for what can be scrolled sideways, beyond its own.
+CUT = """() => {
+  const slide = document.querySelector('.slide.now');
+  const body = slide.querySelector('.body') ?? slide;
+  const wide = [slide, body, ...slide.querySelectorAll('.formula, .scroller, pre')];
+  return wide.some(box => box.scrollWidth > box.clientWidth + 1)
+    || [slide, body].some(box => box.scrollHeight > box.clientHeight + 1);
+}"""
 
 
 @pytest.fixture(scope="module")
