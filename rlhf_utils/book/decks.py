@@ -91,7 +91,7 @@ class Writer:
                 for mode in MODES
             )
             return f'<div class="picture">{images}</div>\n'
-        return f'<pre tabindex="0"><code>{html.escape(tokens[place].content)}</code></pre>\n'
+        return f"<pre><code>{html.escape(tokens[place].content)}</code></pre>\n"
 
     def _drawing(self, name: str) -> str:
         path = self.root / "book" / "diagrams" / f"{name}.svg"

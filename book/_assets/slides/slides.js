@@ -31,6 +31,7 @@
     all: () => {
       root.classList.toggle("one");
       slides[now].scrollIntoView();
+      reach();
       show(now, { focus: root.classList.contains("one") });
     },
   };
@@ -54,16 +55,25 @@
   document.querySelectorAll("table").forEach((table) => {
     const box = document.createElement("div");
     box.className = "scroller";
-    box.tabIndex = 0;
     table.replaceWith(box);
     box.append(table);
   });
   document.querySelectorAll(".notes").forEach((notes) => (notes.open = wide.matches));
   document.querySelector("nav").hidden = false;
+  // What is wider than its place can be scrolled by keys, too.
+  const reach = () => {
+    for (const box of document.querySelectorAll(".formula, .scroller, pre")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  };
+  addEventListener("resize", reach);
+  document.fonts.ready.then(reach);
   // A phone shows all slides below one another.
   const arrange = () => {
     root.classList.toggle("one", wide.matches);
     show(now, { focus: false });
+    reach();
   };
   wide.addEventListener("change", arrange);
   arrange();
