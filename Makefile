@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TRL112 := .venv-trl112
 
-.PHONY: book notebooks links pdf epub zip test test-all lint format lock clean parity bench experiments assignments
+.PHONY: book notebooks links pdf epub zip slides test test-all lint format lock clean parity bench experiments assignments
 
 book: $(READY)
 	@$(RUN) -m rlhf_utils.book build
@@ -24,8 +24,9 @@ test: book
 test-all: book
 	$(RUN) -m pytest -m ''
 
-# Editions of the built book: `_build/book.pdf`, `_build/book.epub` and `_build/book-site.zip`.
-pdf epub zip: book
+# Made of the built book: `_build/book.pdf`, `_build/book.epub`, `_build/book-site.zip`, and the decks of `course/slides` as
+# HTML and PDF in `_build/slides`.
+pdf epub zip slides: book
 	@$(RUN) -m rlhf_utils.book $@
 
 # One update of TRL 1.12.0's PPO, recorded anew in an environment of its own, against the committed recording and ours.

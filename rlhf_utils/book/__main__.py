@@ -1,4 +1,4 @@
-"""``python -m rlhf_utils.book build|check|links|notebooks|pdf|epub|zip|anchors [--root FOLDER]``."""
+"""``python -m rlhf_utils.book build|check|links|notebooks|pdf|epub|zip|slides|anchors [--root FOLDER]``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from rlhf_utils.book import build
 from rlhf_utils.errors import UserError
 
 #: what can be written from the built book
-WRITTEN = ("notebooks", "pdf", "epub", "zip", "anchors")
+WRITTEN = ("notebooks", "pdf", "epub", "zip", "slides", "anchors")
 HELP = (
     "build the site; check the one that is built; ask the addresses that it names; write the built book as notebooks, "
-    "as one PDF, EPUB or zip into _build; or note its anchors"
+    "as one PDF, EPUB or zip into _build; write the course's slides; or note its anchors"
 )
 
 
 def _write(command: str, root: Path) -> int:
     """Write something from the built book; this loads much that a build with nothing to do shall not wait for."""
-    from rlhf_utils.book import anchors, archive, ebook, notebooks, paper
+    from rlhf_utils.book import anchors, archive, decks, ebook, notebooks, paper
 
     try:
-        {"notebooks": notebooks, "pdf": paper, "epub": ebook, "zip": archive, "anchors": anchors}[command].write(root)
+        writers = {
+            "notebooks": notebooks,
+            "pdf": paper,
+            "epub": ebook,
+            "zip": archive,
+            "slides": decks,
+            "anchors": anchors,
+        }
+        writers[command].write(root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,6 +20,8 @@ INPUTS = (
     "lessons",
     "experiments/results",
     "benchmarks/results",
+    "course/capstone.md",
+    "course/model_report.md",
     "_config.yml",
     "_toc.yml",
     "requirements.txt",
