@@ -28,7 +28,8 @@ def configuration(folder: Path, seconds: int) -> Config:
     config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
     # Imports are ours, and may take long on a busy machine; everything else is the student's.
     config.Execute.timeout_func = lambda cell: PATIENCE if cell.metadata.get("given") else seconds
-    config.Execute.startup_timeout = config.Execute.iopub_timeout = PATIENCE
+    config.Execute.startup_timeout = PATIENCE
+    config.Execute.iopub_timeout = 30  # a kernel that can't be interrupted never says that it is idle
     config.Exchange.enabled = False
     return config
 
