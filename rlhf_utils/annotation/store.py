@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from rlhf_utils.annotation import codes, tables
 from rlhf_utils.annotation.database import Database
@@ -183,10 +184,11 @@ class Store:
             UserError: a study is there already, or the file can't be made.
         """
         database = Database(location, create=True)
-        with database.writing() as connection:
-            if connection.execute(select(tables.study.c.id)).first() is not None:
-                raise UserError(f"{database.name} holds a study already.", "Give another --store.")
-            connection.execute(insert(tables.study).values(id=1, secret=secrets.token_hex(32), **asdict(study)))
+        try:
+            with database.writing() as connection:
+                connection.execute(insert(tables.study).values(id=1, secret=secrets.token_hex(32), **asdict(study)))
+        except IntegrityError:  # its one row is there
+            raise UserError(f"{database.name} holds a study already.", "Give another --store.") from None
         database.close()
         return cls(location, clock)
 

@@ -68,6 +68,7 @@ def press(page, key, then):
     """Press a key and wait for what the next page says."""
     page.keyboard.press(key)
     page.get_by_text(then).wait_for()
+    page.wait_for_load_state()  # the next key finds the script
 
 
 def test_keys_undo_and_a_server_that_is_away(served, page):
