@@ -32,9 +32,10 @@ from rlhf_utils.errors import UserError
 from rlhf_utils.progress import note
 
 PACKAGE = "rlhf_utils"
-# Modules that don't change what a stage computes: where results lie, how progress looks, what an error says, how many
-# processes share the work.
-NEUTRAL = {f"{PACKAGE}.{name}" for name in ("artifacts", "errors", "experiments", "processes", "progress")}
+# Modules that don't change what a stage computes: commands of another kind, how arguments are read, where results lie,
+# how progress looks, what an error says, how many processes share the work.
+_NEUTRAL = ("annotation.commands", "arguments", "artifacts", "errors", "experiments", "processes", "progress")
+NEUTRAL = {f"{PACKAGE}.{name}" for name in _NEUTRAL}
 
 
 def cache_folder() -> Path:

@@ -5,39 +5,19 @@ from __future__ import annotations
 import functools
 import gzip
 import http.server
-import os
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import visits
-from bs4 import BeautifulSoup
+from site_pages import REDIRECT, SITE, parsed
 from small_books import CELL, LESSON, ROOT, copy_book, run_build
 
 from rlhf_utils.book import vendor
 
-# Another book's site can be given, such as the fixture book's while the machinery is being worked on.
-SITE = Path(os.environ.get("RLHF_SITE") or ROOT / "_build" / "html")
 AXE = "4.14.1"  # axe-core's version
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# The page that only leads to the first one.
-REDIRECT = "index.html"
-
-
-def page_names() -> list[str]:
-    """The built site's pages, for parametrizing; one name that says so when there is no site."""
-    pages = sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
-    # Those that only lead on to another aren't pages.
-    names = [
-        path.relative_to(SITE).as_posix() for path in pages if 'http-equiv="refresh"' not in path.read_text("utf8")
-    ]
-    return names or ["no built site"]
-
-
-def written_pages() -> list[str]:
-    """Those that somebody wrote, without those that Sphinx makes, which lie in the top folder."""
-    return [name for name in page_names() if "/" in name]
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +28,10 @@ def site() -> Path:
     return SITE
 
 
-@functools.cache
-def _soup(path: Path) -> BeautifulSoup:
-    return BeautifulSoup(path.read_text(encoding="utf8"), "html.parser")
-
-
 @pytest.fixture
 def soup(site):
     """Parses a page of the site by its name."""
-    return lambda name: _soup(site / name)
+    return lambda name: parsed(site / name)
 
 
 # What a server of static pages sends compressed, as GitHub Pages does.

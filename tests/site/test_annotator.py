@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import _soup
+from site_pages import parsed
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -19,7 +19,7 @@ PAGE = "book/annotator.html"
 
 @pytest.fixture(scope="module")
 def facts(site):
-    return json.loads(_soup(site / PAGE).find(id="rlhf-annotator-facts").string)
+    return json.loads(parsed(site / PAGE).find(id="rlhf-annotator-facts").string)
 
 
 @pytest.fixture

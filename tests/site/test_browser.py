@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import REDIRECT, SITE, page_names, written_pages
+from site_pages import REDIRECT, SITE, page_names, written_pages
 from visits import AXE, DESK, MODES, OPEN_ALL, PHONE, WALK, watch
 
 pytestmark = pytest.mark.browser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import SITE, page_names
+from site_pages import SITE, page_names
 
 pytestmark = pytest.mark.browser
 # Thousands of bytes, compressed as the server sends them, and requests.

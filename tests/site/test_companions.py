@@ -13,10 +13,10 @@ from threading import Thread
 
 import pytest
 import yaml
-from conftest import SITE, page_names, written_pages
 from docutils import nodes
 from docutils.utils import new_document
 from pybtex.database import parse_string
+from site_pages import SITE, page_names, written_pages
 from small_books import ROOT, add, run_build
 
 from rlhf_utils.book import addresses, anchors, citing, notfound, redirects

@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from conftest import SITE, page_names, written_pages
 from pypdf import PdfReader
+from site_pages import SITE, page_names, written_pages
 from small_books import ROOT
 
 from rlhf_utils.book import archive, ebook, editions, paper

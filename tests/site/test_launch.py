@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import page_names
+from site_pages import page_names
 
 from rlhf_utils.book.launch import links
 from rlhf_utils.book.repository import Repository

@@ -12,8 +12,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pydata_sphinx_theme
 import pytest
-from conftest import SITE
 from fontTools.ttLib import TTFont
+from site_pages import SITE
 
 from rlhf_utils.book import accessible, bundle, figures, fonts, styles, vendor
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import SITE
+from site_pages import SITE
 from small_books import ROOT
 
 from rlhf_utils.book import vendor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 import pytest
-from conftest import SITE, page_names
+from site_pages import SITE, page_names
 from small_books import ROOT
 
 # Pages that Sphinx makes, which stand outside the order of reading.

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from conftest import _soup
+from site_pages import parsed
 from test_policies import PAGE, answers, weights
 
 pytestmark = pytest.mark.browser
@@ -19,7 +19,7 @@ WORDS = """text => {
 
 @pytest.fixture(scope="module")
 def facts(site):
-    return json.loads(_soup(site / PAGE).find(id="rlhf-playground-facts").string)
+    return json.loads(parsed(site / PAGE).find(id="rlhf-playground-facts").string)
 
 
 @pytest.fixture

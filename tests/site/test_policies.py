@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import _soup
+from site_pages import parsed
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -47,7 +47,7 @@ def weights(site, name):
 
 @pytest.fixture(scope="module")
 def facts(site):
-    return json.loads(_soup(site / PAGE).find(id="rlhf-playground-facts").string)
+    return json.loads(parsed(site / PAGE).find(id="rlhf-playground-facts").string)
 
 
 @pytest.fixture(scope="module")

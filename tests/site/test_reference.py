@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import SITE
+from site_pages import SITE
 from small_books import ROOT, run_build
 
 from rlhf_utils.book import reference

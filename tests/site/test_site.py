@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from conftest import SITE, page_names
+from site_pages import SITE, page_names
 
 from rlhf_utils.book import checks
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup, Tag
-from conftest import page_names
 from hunspell import Hunspell
+from site_pages import page_names
 
 WORDS = Path(__file__).with_name("words.txt")
 # What isn't prose: code and its output, formulas, names in references, the theme's own buttons, other languages.
