@@ -15,11 +15,8 @@ import visits
 from bs4 import BeautifulSoup
 from small_books import CELL, LESSON, ROOT, copy_book, run_build
 
-from rlhf_utils.book import vendor
-
 # Another book's site can be given, such as the fixture book's while the machinery is being worked on.
 SITE = Path(os.environ.get("RLHF_SITE") or ROOT / "_build" / "html")
-AXE = "4.14.1"  # axe-core's version
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The page that only leads to the first one.
 REDIRECT = "index.html"
@@ -124,13 +121,6 @@ def browser(chromium):
         browser = playwright.chromium.launch(executable_path=chromium, args=visits.ARGUMENTS)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="session")
-def axe():
-    """axe-core's script, from npm, or ``None`` where it can't be had."""
-    path = vendor.fetched("axe-core", AXE, "axe.min.js", ROOT / "_build" / "vendor")
-    return path and path.read_text(encoding="utf8")
 
 
 @pytest.fixture(scope="session")
