@@ -79,6 +79,7 @@ def test_keys_undo_and_a_server_that_is_away(served, page):
     add_pairs(store, [Pair(NASTY, f" {NASTY} one", f" {NASTY} two"), *some_pairs(5)])
     page.goto(f"http://127.0.0.1:{server.port}/judge")
     assert NASTY in page.locator(".quoted").first.inner_text()
+    assert page.locator(".quoted[dir=auto]").count() == 3  # Arabic is read from the right
     for number, key in enumerate(("ArrowLeft", "2", "t", "s"), 1):
         press(page, key, f"{number} of 6 judged")
     press(page, "u", "3 of 6 judged")
