@@ -131,6 +131,7 @@ def test_no_page_has_barriers(served, browser, axe):
     add_pairs(store, [Pair("", " word" * 300, f" {NASTY}")])
     ((_, code),) = store.invite(1)
     context = browser.new_context(viewport={"width": 390, "height": 800})
+    context.set_default_timeout(120_000)  # for a busy machine
     page, found = context.new_page(), {}
 
     def look(path=None):
