@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from barriers import axe_script
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -97,3 +98,9 @@ def tiny():
 def weights_of():
     """A copy of a model's weights by name."""
     return lambda model: {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """axe-core's script, from npm, or ``None`` where it can't be had."""
+    return axe_script()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NEEDS = {"sqlalchemy", "alembic", "mako", "starlette", "uvicorn", "jinja2", "anyio"}  #: modules that the extra brings
 STAFF_CODE = "RLHF_UTILS_STAFF_CODE"  #: the variable that may hold the staff's code
-STAFF_CODE_LENGTH = 12  #: of a code that is given, at least
+STAFF_CODE_LENGTH = 12  #: of a code that is given, at least; letters and digits count
 FORMS = ("records", "datasets", "label-studio", "argilla")  #: see rlhf_utils.annotation.exchange
 SHOWN_PROBLEMS = 20  #: lines of a file that are named; the rest is counted
 INSTRUCTIONS = "Which of the two would you rather read? Go by your own taste. If you can't tell, say so."
@@ -222,11 +222,16 @@ def run_serve(args: argparse.Namespace) -> int:
     import uvicorn
 
     from rlhf_utils.annotation import codes
-    from rlhf_utils.annotation.web import create_app
+    from rlhf_utils.annotation.web import CODE_LENGTH, create_app
 
     given = os.environ.get(STAFF_CODE)
-    if given is not None and len(given) < STAFF_CODE_LENGTH:
-        raise UserError(f"{STAFF_CODE} is too short.", f"Give at least {STAFF_CODE_LENGTH} signs, or leave it out.")
+    if given is not None:
+        counted = sum(map(str.isalnum, given))  # a code is the same whatever stands between these
+        if counted < STAFF_CODE_LENGTH or len(given) > CODE_LENGTH:
+            raise UserError(
+                f"{STAFF_CODE} is too short or too long.",
+                f"Give at least {STAFF_CODE_LENGTH} letters and digits, and at most {CODE_LENGTH} signs; or unset it.",
+            )
     staff_code = given or codes.new_code()
     store = _open(args)
     listener = _listen(args.host, args.port)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sqlalchemy import Connection, func, insert, select
 
-from rlhf_utils.annotation import codes
-from rlhf_utils.annotation.store import Store, check_text
+from rlhf_utils.annotation.codes import new_token
+from rlhf_utils.annotation.store import Store, check_line, check_text
 from rlhf_utils.annotation.tables import NAME_LENGTH, SOURCE_LENGTH, annotators, judgements, pairs
 from rlhf_utils.errors import UserError
 from rlhf_utils.preferences import CHOICES, Preference, pair_id
@@ -123,7 +124,7 @@ def import_records(store: Store, records: Sequence[Preference]) -> Imported:
                     "flipped": record.response_a != first[name],
                     "seconds": record.seconds,
                     "created_at": record.created_at,
-                    "token": codes.new_token(),
+                    "token": new_token(),
                     "source": record.source,
                 }
             )
@@ -215,14 +216,16 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
 def _rows(path: Path) -> Iterator[tuple[int, object]]:
     """Each line's number and JSON, or the ValueError that says what is wrong with it; empty lines are passed over."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
         raise UserError(f"{path} can't be read ({error}).", "Give a file of JSON lines in UTF-8.") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+                yield number, json.loads(line.decode("utf8"))
+            except UnicodeDecodeError:
+                yield number, ValueError("not UTF-8")
+            except (ValueError, RecursionError):  # a plain ValueError if a number has thousands of digits
                 yield number, ValueError("not JSON")
 
 
@@ -263,8 +266,9 @@ def as_record(row: object) -> Preference:
             raise ValueError(f"{name} has {len(values[name])} characters; at most {longest} are kept")
     if not values["annotator"].strip():
         raise ValueError("annotator is empty")
+    check_line("annotator", values["annotator"])
     seconds = row.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
         raise ValueError(f"seconds is {seconds!r}; it must be a number from 0")
     return Preference(**values, seconds=float(seconds))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -59,6 +60,20 @@ def check_text(name: str, value: object, longest: int = TEXT_LENGTH) -> None:
         raise ValueError(f"{name} holds characters that aren't text")
 
 
+def check_line(name: str, value: str) -> None:
+    """Refuse line ends and other control characters, which a terminal would obey.
+
+    Args:
+        name: of the field, for the message.
+        value: its text.
+
+    Raises:
+        ValueError: it has some.
+    """
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in value):
+        raise ValueError(f"{name} is not one line of text")
+
+
 @dataclass(frozen=True)
 class Study:
     """What is asked, of whom and how often.
@@ -82,6 +97,7 @@ class Study:
             check_text(name, getattr(self, name), longest)
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} is empty")
+        check_line("title", self.title)
         for name, least in (("judgements_wanted", 1), ("pairs_each", 0), ("check_every", 0), ("hasty_seconds", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")

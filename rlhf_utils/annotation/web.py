@@ -13,6 +13,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -46,11 +47,12 @@ HERE = Path(__file__).parent
 COOKIE = "annotate_session"
 BODY_BYTES = 512 * 1024  #: of a request; the staff's texts are the longest
 DRAIN_BYTES = 4 * 1024 * 1024  #: of a longer one are still read, since a client that is cut off sees no answer
+CODE_LENGTH = 64  #: as it is typed, in characters
 FIELD_LENGTHS = {
-    **{"form": 64, "code": 64, "pair": 64, "token": 64, "choice": 4, "seconds": 32, "accept": 3, "is_open": 3},
+    **{"form": 64, "code": CODE_LENGTH, "pair": 64, "token": 64, "choice": 4, "seconds": 32, "accept": 3, "is_open": 3},
     **{"title": 200, "instructions": TEXT_LENGTH, "consent": TEXT_LENGTH},
 }  #: in characters; other fields are not taken
-REFRESH_SECONDS = 10  #: between two looks at the staff's page
+REFRESH_SECONDS = 10  #: between two looks of the staff's page at the server
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -72,7 +74,7 @@ STATUS = {
 }
 TITLES = {
     400: "This request can't be read",
-    401: "Your session has ended",
+    401: "A code is needed",
     403: "This isn't allowed",
     404: "There is nothing here",
     405: "This isn't possible",
@@ -84,6 +86,7 @@ TITLES = {
     503: "Not kept yet",
     507: "Not kept yet",
 }
+MESSAGES = {404: "This address has no page.", 405: "This address doesn't take such a request."}  #: for Starlette's own
 STAY = "Nothing is lost: keep this page open and try again in a moment."
 
 templates = Environment(
@@ -137,7 +140,7 @@ class Visit:
         """
         session = self.session()
         if session is None or session.annotator is None:
-            raise HTTPException(401, "Enter your code again. What you judged is kept.")
+            raise HTTPException(401, "Your session has ended. Enter your code again, and you go on where you stopped.")
         if consented and not session.consented:
             raise HTTPException(403, "Accept the consent text first.")
         return session.annotator
@@ -273,8 +276,7 @@ def show_staff(visit: Visit) -> Response:
     session = visit.session()
     if session is None or session.annotator is not None:
         return visit.page("code.html", problem=None, staff=True)
-    live = visit.request.query_params.get("live") != "0"
-    return visit.page("staff.html", progress=progress(visit.store), live=live, seconds=REFRESH_SECONDS)
+    return visit.page("staff.html", progress=progress(visit.store), seconds=REFRESH_SECONDS)
 
 
 def enter_staff(visit: Visit) -> Response:
@@ -291,7 +293,8 @@ def enter_staff(visit: Visit) -> Response:
 def show_study(visit: Visit) -> Response:
     """The form for the study's texts."""
     visit.check_staff()
-    return visit.page("study.html", study=visit.store.study(), problem=None)
+    study = visit.store.study()
+    return visit.page("study.html", study=study, fields=asdict(study), problem=None)
 
 
 def change_study(visit: Visit) -> Response:
@@ -301,10 +304,11 @@ def change_study(visit: Visit) -> Response:
     study = visit.store.study()
     # A browser sends a text's line ends as two characters.
     texts = {name: visit.form.get(name, "").replace("\r\n", "\n") for name in ("title", "instructions", "consent")}
+    fields = {**texts, "is_open": visit.form.get("is_open") == "yes"}
     try:
-        visit.store.change_study(replace(study, **texts, is_open=visit.form.get("is_open") == "yes"))
+        visit.store.change_study(replace(study, **fields))
     except ValueError as error:
-        return visit.page("study.html", 400, study=study, problem=f"Not changed: {error}.")
+        return visit.page("study.html", 400, study=study, fields=fields, problem=f"Not changed: {error}.")
     return visit.go("/staff")
 
 
@@ -394,7 +398,9 @@ def _problem(request: Request, status: int, message: str, headers: dict[str, str
 
 
 async def _on_http(request: Request, error: HTTPException) -> Response:
-    return _problem(request, error.status_code, error.detail, error.headers)
+    own = error.detail != HTTPStatus(error.status_code).phrase
+    message = error.detail if own else MESSAGES.get(error.status_code, error.detail)
+    return _problem(request, error.status_code, message, error.headers)
 
 
 async def _on_request(request: Request, error: RequestError) -> Response:
@@ -455,4 +461,6 @@ def create_app(store: Store, staff_code: str) -> ASGIApp:
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
     handlers = {HTTPException: _on_http, RequestError: _on_request, StoreError: _on_store, Exception: _on_bug}
-    return WithHeaders(Starlette(routes=routes, exception_handlers=handlers))
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # such a redirect would repeat whatever host a request names
+    return WithHeaders(app)

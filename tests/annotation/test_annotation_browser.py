@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 from annotation_load import Server
+from barriers import AXE
 from small_study import STAFF_CODE, some_pairs
 
 from rlhf_utils.annotation import commands
@@ -76,6 +79,7 @@ def test_keys_undo_and_a_server_that_is_away(served, page):
     add_pairs(store, [Pair(NASTY, f" {NASTY} one", f" {NASTY} two"), *some_pairs(5)])
     page.goto(f"http://127.0.0.1:{server.port}/judge")
     assert NASTY in page.locator(".quoted").first.inner_text()
+    assert page.locator(".quoted[dir=auto]").count() == 3  # Arabic is read from the right
     for number, key in enumerate(("ArrowLeft", "2", "t", "s"), 1):
         press(page, key, f"{number} of 6 judged")
     press(page, "u", "3 of 6 judged")
@@ -111,6 +115,99 @@ def test_a_phone_shows_one_response_under_the_other(served, page, scheme):
     )
     brightness = [sum(map(int, colour[4:-1].split(","))) for colour in (ink, paper)]
     assert (brightness[0] < brightness[1]) == (scheme == "light")
+
+
+SEND_WITHOUT_SCRIPT = """() => {
+  const form = document.getElementById("judge");
+  form.append(Object.assign(document.createElement("input"), {type: "hidden", name: "choice", value: "a"}));
+  form.submit();
+}"""
+
+
+def test_no_page_has_barriers(served, browser, axe):
+    if axe is None:
+        pytest.skip("no axe-core: npm isn't there or reaches no registry")
+    store, server = served
+    add_pairs(store, [Pair("", " word" * 300, f" {NASTY}")])
+    ((_, code),) = store.invite(1)
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    context.set_default_timeout(120_000)  # for a busy machine
+    page, found = context.new_page(), {}
+
+    def look(path=None):
+        if path is not None:
+            page.goto(f"http://127.0.0.1:{server.port}{path}")
+        page.evaluate(axe)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found[f"{len(found)}: {page.title()}, {scheme}"] = page.evaluate(AXE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+    def go_on(button="Go on"):
+        with page.expect_navigation():
+            page.get_by_role("button", name=button).click()
+        look()
+
+    look("/")
+    page.get_by_label("Your invitation code").fill("wrong")
+    go_on()
+    assert page.get_by_role("alert").inner_text() == "This code isn't known."
+    page.get_by_label("Your invitation code").fill(f" {code.lower().replace('-', ' ')} ")
+    go_on()
+    page.get_by_label("I have read this").check()
+    go_on()
+    with closing(sqlite3.connect(store.database.name)) as connection:
+        connection.execute("ALTER TABLE assignments RENAME TO away")  # every judgement fails
+        with page.expect_navigation():
+            page.evaluate(SEND_WITHOUT_SCRIPT)
+        look()
+        assert "Nothing is lost" in page.get_by_role("alert").inner_text()
+        connection.execute("ALTER TABLE away RENAME TO assignments")
+    go_on("Send my judgement again")
+    assert page.get_by_text("You judged 1 pair.").is_visible()
+    for path in ("/staff", "/nothing", "/staff/study"):  # to enter, unknown, for others
+        look(path)
+    page.goto(f"http://127.0.0.1:{server.port}/staff")
+    page.get_by_label("The staff's code").fill(STAFF_CODE)
+    go_on()
+    look("/staff/study")
+    context.close()
+    assert len(found) == 2 * 11
+    assert {name: barriers for name, barriers in found.items() if barriers} == {}
+
+
+def test_the_staff_s_page_shows_what_is_new(served, browser):
+    store, server = served
+    add_pairs(store, some_pairs(2))
+    context = browser.new_context()
+    page = context.new_page()
+    page.clock.install()
+    page.goto(f"http://127.0.0.1:{server.port}/staff")
+    page.get_by_label("The staff's code").fill(STAFF_CODE)
+    page.keyboard.press("Enter")
+    page.get_by_text("0 of 6 judgements").wait_for()
+    region = page.get_by_role("region", name="Annotators")
+    region.focus()
+    who = store.annotator("somebody")
+    showing = store.next_pair(who)
+    store.submit(who, showing.pair_id, showing.token, "a")
+    page.clock.run_for(10_000)
+    page.get_by_text("1 of 6 judgements").wait_for()
+    assert page.get_by_role("row", name="somebody").is_visible()
+    assert region.evaluate("it => it === document.activeElement")
+    page.get_by_label("Show what is new").uncheck()
+    store.annotator("another")
+    page.clock.run_for(60_000)
+    assert not page.get_by_role("row", name="another").is_visible()
+    page.get_by_label("Show what is new").check()
+    server.kill()
+    page.clock.run_for(10_000)
+    page.get_by_text("The server doesn't answer; these figures are old.").wait_for()
+    server.start()
+    context.clear_cookies()
+    page.clock.run_for(10_000)
+    page.get_by_label("The staff's code").wait_for()
+    context.close()
 
 
 @pytest.mark.slow

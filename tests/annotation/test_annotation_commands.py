@@ -23,7 +23,9 @@ from rlhf_utils.preferences import Preference, pair_id, read_records
 GOOD = {"prompt": "p", "response_a": " x", "response_b": " y"}
 BAD = [
     ("nonsense", "not JSON"),
+    ("caf\udce9", "not UTF-8"),  # the byte of é in Latin-1
     ("[" * 100_000, "not JSON"),
+    (f'{{"prompt": {"1" * 5000}}}', "not JSON"),
     ("[1]", "not an object"),
     ({"prompt": "p", "response_a": " x"}, "the field response_b is missing"),
     ({**GOOD, "response_a": 1}, "response_a is not a text"),
@@ -39,7 +41,7 @@ BAD = [
 
 def lines(path, rows):
     texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    path.write_text("".join(text + "\n" for text in texts), encoding="utf8")
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf8", errors="surrogateescape")
     return path
 
 
@@ -114,6 +116,8 @@ def test_records_that_can_t_be_read_are_named_by_line_and_the_rest_is_taken(call
         ({**record(), "choice": "skip"}, "choice is 'skip'; it must be a, b or tie"),
         ({**record(), "annotator": " "}, "annotator is empty"),
         ({**record(), "annotator": "x" * 65}, "annotator has 65 characters; at most 64 are kept"),
+        ({**record(), "annotator": "red\x1b[31m"}, "annotator is not one line of text"),
+        ({**record(), "seconds": 10**400}, f"seconds is {10**400}; it must be a number from 0"),
         ({**record(), "seconds": "1"}, "seconds is '1'; it must be a number from 0"),
         ({**record(), "seconds": -1}, "seconds is -1; it must be a number from 0"),
         ({"prompt": "p"}, "the field response_a is missing"),
@@ -124,7 +128,7 @@ def test_records_that_can_t_be_read_are_named_by_line_and_the_rest_is_taken(call
     code, out, err = call("import", file)
     assert code == 0
     assert (
-        out == "4 judgements added, with 1 new pair and 2 new annotators; 1 duplicate and 6 malformed lines left out.\n"
+        out == "4 judgements added, with 1 new pair and 2 new annotators; 1 duplicate and 8 malformed lines left out.\n"
     )
     assert err.splitlines() == [f"{file}, line {i}: {message}" for i, (_, message) in enumerate(bad, 2)]
     found = export_records(made)
@@ -190,8 +194,9 @@ def test_a_server_for_others_warns_and_a_short_code_is_refused(call, made, monke
     _, out, err = call("serve", "--port", 0, "--host", "0.0.0.0")
     assert "only for staff" not in out
     assert "reverse proxy with TLS" in err
-    monkeypatch.setenv(commands.STAFF_CODE, "short")
-    assert call("serve", "--port", 0)[0] == 2
+    for code in ("short", "-" * 30 + "short", "x" * 65):  # hyphens don't count when a code is entered
+        monkeypatch.setenv(commands.STAFF_CODE, code)
+        assert call("serve", "--port", 0)[0] == 2
 
 
 def test_pairs_come_from_a_run(tmp_path, tiny, monkeypatch):

@@ -528,6 +528,8 @@ def test_a_full_disk_keeps_nothing_by_halves(tmp_path, counts):
     ("change", "message"),
     [
         ({"title": " "}, "title is empty"),
+        ({"title": "two\nlines"}, "title is not one line"),
+        ({"title": "red\x1b[31m"}, "title is not one line"),
         ({"title": "x" * 201}, "at most 200"),
         ({"consent": "x" * 20_001}, "at most 20000"),
         ({"instructions": "a\0b"}, "aren't text"),

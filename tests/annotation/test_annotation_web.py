@@ -69,8 +69,6 @@ def test_the_way_of_staff(store, person, visit, tmp_path):
     staff = visit(store).enter_staff()
     assert "2 of 9 judgements; 0 of 3 pairs have all 3" in staff.text
     assert "annotator-01" in staff.text
-    assert '<meta http-equiv="refresh" content="10">' in staff.text
-    assert "refresh" not in staff.get("/staff?live=0").text.partition("</head>")[0]
     staff.get("/staff/export")
     assert staff.answer.headers["content-disposition"] == 'attachment; filename="preferences.jsonl"'
     (tmp_path / "file").write_text(staff.text, encoding="utf8")
@@ -79,8 +77,9 @@ def test_the_way_of_staff(store, person, visit, tmp_path):
     assert "closed" in staff.text
     study = store.study()
     assert (study.title, study.instructions, study.consent, study.is_open) == ("New", "Line\ntwo", NASTY, False)
-    staff.get("/staff/study").send("/staff/study", title="", instructions="x", consent="x", is_open="yes")
+    staff.get("/staff/study").send("/staff/study", title="", instructions="typed", consent="x", is_open="yes")
     assert staff.status == 400
+    assert "typed</textarea>" in staff.text  # nothing that was typed is lost
     assert "title is empty" in staff.text
     assert store.study() == study
     assert "The study is closed" in person.get("/judge").text
@@ -119,12 +118,20 @@ def test_too_many_codes(store, visit):
     assert visit(store, client=("192.0.2.1", 1)).get("/").send("/enter", code=code).status == 303
 
 
+def test_an_address_without_a_page(store, visit):
+    person = visit(store)
+    assert (person.get("/nothing").status, person.post("/nothing").status, person.post("/judge/").status) == (404,) * 3
+    assert "This address has no page." in person.text
+    assert person.get("/enter").status == 405
+    assert "This address doesn&#39;t take such a request." in person.text
+
+
 def test_an_expired_session(store, person, clock):
     person.send("/judge", choice="a").follow()
     clock.now += 12 * 3600 + 1
     person.send("/judge", choice="b")
     assert person.status == 401
-    assert "Enter your code again. What you judged is kept." in person.text
+    assert "Enter your code again, and you go on where you stopped." in person.text
     assert choices(store) == ["a"]
 
 
@@ -234,10 +241,11 @@ def test_all_text_is_escaped(tmp_path, visit):
     pages += [person.text, person.send("/judge", choice="a").follow().text, person.get("/" + NASTY).text]
     staff.enter_staff()
     pages += [staff.text, staff.get("/staff/study").text]
+    scripts = [{"src": f"/static/{name}.js", "defer": None} for name in ("app", "staff")]
     for page in pages:
         for tag, attributes in Tags(page).found:
             assert tag != "img"
-            assert (tag != "script") or attributes == {"src": "/static/app.js", "defer": None}
+            assert (tag != "script") or attributes in scripts
             assert not any(name.startswith("on") or name == "style" for name in attributes)
     assert sum("&lt;script&gt;" in page for page in pages) == len(pages) - 1  # an unknown address has no title
     record = json.loads(staff.get("/staff/export").text.splitlines()[0])

@@ -12,11 +12,8 @@ from pathlib import Path
 import pytest
 import visits
 from site_pages import REDIRECT, SITE, parsed
-from small_books import CELL, LESSON, ROOT, copy_book, run_build
+from small_books import CELL, LESSON, copy_book, run_build
 
-from rlhf_utils.book import vendor
-
-AXE = "4.14.1"  # axe-core's version
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -99,13 +96,6 @@ def browser(chromium):
         browser = playwright.chromium.launch(executable_path=chromium, args=visits.ARGUMENTS)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="session")
-def axe():
-    """axe-core's script, from npm, or ``None`` where it can't be had."""
-    path = vendor.fetched("axe-core", AXE, "axe.min.js", ROOT / "_build" / "vendor")
-    return path and path.read_text(encoding="utf8")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from barriers import AXE
+
 MODES = ("light", "dark")
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
@@ -138,17 +140,6 @@ ONE_OF_EACH_KIND = """() => {
     word.textContent = formula.textContent;
     formula.replaceChildren(word);
   }
-}"""
-
-# All rules but experimental ones and those of level AAA, which nobody asks of whole sites.
-AXE = """async () => {
-  const rules = {};
-  for (const rule of axe.getRules()) {
-    if (!rule.tags.some(tag => /experimental|deprecated|aaa$/.test(tag))) rules[rule.ruleId] = {enabled: true};
-  }
-  const {violations} = await axe.run(document, {rules, resultTypes: ['violations'], elementRef: false});
-  return violations.flatMap(({id, help, nodes}) => nodes.slice(0, 3).map(node =>
-    `${id} (${nodes.length}): ${help}: ${node.target.join(' ')} | ${node.html.slice(0, 160)}`));
 }"""
 
 
