@@ -121,7 +121,9 @@ def test_each_chapter_and_lesson_can_be_cited(site, soup):
 def test_pages_say_which_edition_they_are(site, soup):
     for name in written_pages():
         line = soup(name).select_one(".rlhf-edition").get_text()
-        assert re.fullmatch(r"Version [\d.]+(, commit [0-9a-f]{7}( with changes)?)?, \d{1,2} \w+ \d{4}", line), name
+        edition, licences = line.split(". ", 1)
+        assert re.fullmatch(r"Version [\d.]+(, commit [0-9a-f]{7}( with changes)?)?, \d{1,2} \w+ \d{4}", edition), name
+        assert licences == "Text under CC BY 4.0, code under the Apache License 2.0."
 
 
 # ---- descriptions, cards and maps
