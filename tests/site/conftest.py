@@ -104,8 +104,8 @@ def visit(request, chromium, address, axe):
 
     The pages of all tests to come are looked at one after the other, each once, in both modes at a time.
     """
-    items = [item for item in request.session.items if "visit" in item.fixturenames]
-    names = dict.fromkeys(item.callspec.params["name"] for item in items)
+    own = [item for item in request.session.items if item.path.parent == Path(__file__).parent]
+    names = dict.fromkeys(item.callspec.params["name"] for item in own if "visit" in item.fixturenames)
     eyes = {mode: visits.Eye(mode, chromium) for mode in visits.MODES}
     ahead = {name: {mode: eye.look(address, name, axe) for mode, eye in eyes.items()} for name in names}
     yield lambda name: {mode: seen.result() for mode, seen in ahead[name].items()}

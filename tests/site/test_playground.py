@@ -117,7 +117,7 @@ def test_probabilities_reward_and_kl_are_those_of_pytorch(started, site, facts, 
             assert (
                 (share_of < 0.05)
                 if text.startswith("<")
-                else float(text.split()[0]) == pytest.approx(share_of, abs=0.06)
+                else float(text.removesuffix("%")) == pytest.approx(share_of, abs=0.06)
             )
 
 
