@@ -286,6 +286,10 @@ def run_status(args: argparse.Namespace) -> int:
     print(f"{now.judged} of {now.wanted} judgements; {now.complete} of {now.pairs} pairs have all of them")
     print(f"{now.per_minute:.1f} judgements a minute over ten minutes; {now.on_screens} pairs on a screen")
     print(f"Krippendorff's alpha: {'not yet' if now.alpha is None else format(now.alpha, '.2f')}")
+    left = (
+        "not yet" if now.left_share is None else f"{now.left_share:.0%}, ties left out; the sides are drawn at random"
+    )
+    print(f"Left chosen: {left}")
     names = ["name", "consent", "judged", "ties", "skipped", "hasty", "median s", "checks"]
     rows = [
         [
