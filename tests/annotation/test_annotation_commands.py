@@ -87,7 +87,8 @@ def test_a_study_from_pairs_to_records(call, made, tmp_path):
             made.submit(who, showing.pair_id, showing.token, choice)
     code, out, _ = call("status")
     assert "8 of 8 judgements; 4 of 4 pairs have all of them" in out
-    assert re.search(r"^group A-02 +no +4 +4 +0 +4 +0\.0 +0 of 0$", out, re.MULTILINE)
+    assert re.search(r"^Left chosen: \d+%", out, re.MULTILINE)
+    assert re.search(r"^group A-02 +no +4 +4 +0 +4 +\d\.\d +0 of 0$", out, re.MULTILINE)
     assert call("export", "--to", tmp_path / "out")[1] == f"8 judgements written to {tmp_path / 'out'}\n"
     records = read_records(tmp_path / "out")
     assert records == export_records(made)
